@@ -1,0 +1,3 @@
+//! `garboard`, the command of the build host.
+
+fn main() {}
