@@ -63,14 +63,8 @@ pub enum PartitionRole {
 
 impl PartitionRole {
     /// All partitions in the order of their numbers.
-    pub const ALL: [Self; 6] = [
-        Self::Esp,
-        Self::Root(SlotName::A),
-        Self::Verity(SlotName::A),
-        Self::Root(SlotName::B),
-        Self::Verity(SlotName::B),
-        Self::State,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Esp, Self::Root(SlotName::A), Self::Verity(SlotName::A), Self::Root(SlotName::B), Self::Verity(SlotName::B), Self::State];
 
     /// The partition's number in the GPT, from 1.
     #[must_use]

@@ -72,7 +72,9 @@ impl VeritySuperblock {
             return Err(SuperblockError::NoSignature);
         }
         let u32_at = |offset| field(offset, 4).map(|raw| raw.iter().rev().fold(0_u32, |sum, &byte| sum << 8 | u32::from(byte)));
-        for (offset, expected, name) in [(8, 1, "version"), (12, 1, "hash type"), (64, 4096, "data block size"), (68, 4096, "hash block size")] {
+        for (offset, expected, name) in
+            [(8, 1, "version"), (12, 1, "hash type"), (64, 4096, "data block size"), (68, 4096, "hash block size")]
+        {
             if u32_at(offset)? != expected {
                 return Err(SuperblockError::Unsupported(name));
             }

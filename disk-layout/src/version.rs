@@ -135,7 +135,21 @@ mod tests {
     #[test]
     fn orders_as_the_specification_says() {
         // The specification's own example list, from oldest to newest, in our alphabet.
-        let sorted = ["122.1", "123~rc1-1", "123", "123-a", "123-a.1", "123-a1", "123-1", "123-1.1", "123^post1", "123.a-1", "123.1-1", "123a-1", "124-1"];
+        let sorted = [
+            "122.1",
+            "123~rc1-1",
+            "123",
+            "123-a",
+            "123-a.1",
+            "123-a1",
+            "123-1",
+            "123-1.1",
+            "123^post1",
+            "123.a-1",
+            "123.1-1",
+            "123a-1",
+            "124-1",
+        ];
         for pair in sorted.windows(2) {
             assert!(version(pair[0]) < version(pair[1]), "{} < {}", pair[0], pair[1]);
         }

@@ -228,7 +228,8 @@ impl Tree {
     pub fn put(&mut self, path: &str, node: Node) -> Result<(), TreeError> {
         check_path(path)?;
         if let Some((parent, _)) = path.rsplit_once('/') {
-            self.make_directories(parent, &node.origin).map_err(|parent| TreeError::ParentNotDirectory { path: path.to_owned(), parent })?;
+            self.make_directories(parent, &node.origin)
+                .map_err(|parent| TreeError::ParentNotDirectory { path: path.to_owned(), parent })?;
         }
         self.nodes.insert(path.to_owned(), node);
         Ok(())
