@@ -4,4 +4,5 @@
 //! promises that the same recipe, lock, version and programs give the same bytes; nothing here may read the clock,
 //! the user, the locale or directory order into an output.
 
+pub mod progress;
 pub mod tree;
