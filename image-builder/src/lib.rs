@@ -5,4 +5,5 @@
 //! the user, the locale or directory order into an output.
 
 pub mod progress;
+pub mod recipe;
 pub mod tree;
