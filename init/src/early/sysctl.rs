@@ -1,0 +1,9 @@
+//! `init sysctl`: kernel settings from `sysctl.d`.
+
+use std::process::ExitCode;
+
+/// The program.
+pub fn main(_args: &[String]) -> ExitCode {
+    eprintln!("init: this program is not in this build");
+    ExitCode::FAILURE
+}

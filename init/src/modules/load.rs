@@ -1,0 +1,9 @@
+//! `init modules-load`: what `modules-load.d` names.
+
+use std::process::ExitCode;
+
+/// The program.
+pub fn main(_args: &[String]) -> ExitCode {
+    eprintln!("init: this program is not in this build");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,3 @@
+//! Every system call that has no safe wrapper elsewhere, by theme. The only module of the crate with `unsafe` in it.
+
+pub mod time;
