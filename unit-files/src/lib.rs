@@ -1,1 +1,24 @@
-//! placeholder
+//! systemd unit files: their syntax, what they mean as typed data, and what enabling them does.
+//!
+//! PID 1 runs the units, the image builder enables them, cloud-config checks them; all three read them here. The crate
+//! sees files only through [`source::UnitSource`]. It promises that no input, whatever its bytes, makes it panic, and that
+//! a setting it knows ends as a field or as a [`Diagnostic`](diagnostic::Diagnostic), never in silence.
+
+#![deny(clippy::indexing_slicing)]
+
+pub mod calendar;
+pub mod condition;
+pub mod diagnostic;
+pub mod exec;
+pub mod mount;
+pub mod name;
+pub mod path;
+pub mod resources;
+pub mod service;
+pub mod socket;
+pub mod source;
+pub mod timer;
+pub mod unit;
+
+pub use name::{UnitKind, UnitName};
+pub use unit::{Config, DependencyKind, LoadState, Unit};
