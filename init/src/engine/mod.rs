@@ -1,9 +1,18 @@
 //! The unit engine: jobs, processes, sockets, timers, the control socket and the health gate.
 
+#![deny(clippy::panic, clippy::indexing_slicing)]
+#![allow(dead_code)] // Removed when the engine runs.
+
 use std::process::ExitCode;
 
 use crate::boot::BootContext;
 use crate::shutdown::ShutdownKind;
+
+pub mod client;
+mod graph;
+mod jobs;
+pub mod protocol;
+mod transaction;
 
 /// Starts the default target and runs until the machine is to go down; by then every unit is stopped.
 pub fn run(_context: BootContext) -> ShutdownKind {

@@ -1,0 +1,147 @@
+//! Units as numbers, and the dependencies between them with their inverses.
+//!
+//! Pure data. A name keeps its number for the life of PID 1, so that a reload can throw away all edges and build them again while
+//! jobs and states stay where they are.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// A unit, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnitId(pub u32);
+
+/// A kind of dependency, read as "unit KIND other".
+#[allow(missing_docs)] // Each is the setting of the same name, or its inverse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Dep {
+    Requires,
+    RequiredBy,
+    Requisite,
+    RequisiteOf,
+    Wants,
+    WantedBy,
+    BindsTo,
+    BoundBy,
+    PartOf,
+    ConsistsOf,
+    Upholds,
+    UpheldBy,
+    Conflicts,
+    ConflictedBy,
+    Before,
+    After,
+    OnFailure,
+    OnFailureOf,
+    OnSuccess,
+    OnSuccessOf,
+    Triggers,
+    TriggeredBy,
+    PropagatesReloadTo,
+    ReloadPropagatedFrom,
+    PropagatesStopTo,
+    StopPropagatedFrom,
+}
+
+impl Dep {
+    /// The same edge seen from the other unit.
+    #[must_use]
+    pub fn inverse(self) -> Self {
+        match self {
+            Self::Requires => Self::RequiredBy,
+            Self::RequiredBy => Self::Requires,
+            Self::Requisite => Self::RequisiteOf,
+            Self::RequisiteOf => Self::Requisite,
+            Self::Wants => Self::WantedBy,
+            Self::WantedBy => Self::Wants,
+            Self::BindsTo => Self::BoundBy,
+            Self::BoundBy => Self::BindsTo,
+            Self::PartOf => Self::ConsistsOf,
+            Self::ConsistsOf => Self::PartOf,
+            Self::Upholds => Self::UpheldBy,
+            Self::UpheldBy => Self::Upholds,
+            Self::Conflicts => Self::ConflictedBy,
+            Self::ConflictedBy => Self::Conflicts,
+            Self::Before => Self::After,
+            Self::After => Self::Before,
+            Self::OnFailure => Self::OnFailureOf,
+            Self::OnFailureOf => Self::OnFailure,
+            Self::OnSuccess => Self::OnSuccessOf,
+            Self::OnSuccessOf => Self::OnSuccess,
+            Self::Triggers => Self::TriggeredBy,
+            Self::TriggeredBy => Self::Triggers,
+            Self::PropagatesReloadTo => Self::ReloadPropagatedFrom,
+            Self::ReloadPropagatedFrom => Self::PropagatesReloadTo,
+            Self::PropagatesStopTo => Self::StopPropagatedFrom,
+            Self::StopPropagatedFrom => Self::PropagatesStopTo,
+        }
+    }
+}
+
+/// Names and edges.
+#[derive(Debug, Default)]
+pub struct Graph {
+    names: Vec<String>,
+    numbers: HashMap<String, UnitId>,
+    edges: BTreeMap<(UnitId, Dep), BTreeSet<UnitId>>,
+}
+
+impl Graph {
+    /// The unit of this name, made if it is new.
+    pub fn intern(&mut self, name: &str) -> UnitId {
+        if let Some(&id) = self.numbers.get(name) {
+            return id;
+        }
+        #[allow(clippy::cast_possible_truncation)] // Four billion unit names do not fit in memory.
+        let id = UnitId(self.names.len() as u32);
+        self.names.push(name.to_owned());
+        self.numbers.insert(name.to_owned(), id);
+        id
+    }
+
+    /// The unit of this name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<UnitId> {
+        self.numbers.get(name).copied()
+    }
+
+    /// Makes `alias` mean `unit`.
+    pub fn alias(&mut self, alias: &str, unit: UnitId) {
+        self.numbers.insert(alias.to_owned(), unit);
+    }
+
+    /// The name a unit was made with.
+    #[must_use]
+    pub fn name(&self, unit: UnitId) -> &str {
+        self.names.get(unit.0 as usize).map_or("", String::as_str)
+    }
+
+    /// Adds an edge and its inverse. A unit never depends on itself.
+    pub fn add(&mut self, unit: UnitId, dep: Dep, other: UnitId) {
+        if unit == other {
+            return;
+        }
+        self.edges.entry((unit, dep)).or_default().insert(other);
+        self.edges.entry((other, dep.inverse())).or_default().insert(unit);
+    }
+
+    /// Everything that `unit` has this dependency on, by number.
+    pub fn of(&self, unit: UnitId, dep: Dep) -> impl Iterator<Item = UnitId> + '_ {
+        self.edges.get(&(unit, dep)).into_iter().flatten().copied()
+    }
+
+    /// Whether the edge is there.
+    #[must_use]
+    pub fn has(&self, unit: UnitId, dep: Dep, other: UnitId) -> bool {
+        self.edges.get(&(unit, dep)).is_some_and(|set| set.contains(&other))
+    }
+
+    /// Forgets all edges; names stay.
+    pub fn clear_edges(&mut self) {
+        self.edges.clear();
+    }
+
+    /// All units, by number.
+    pub fn units(&self) -> impl Iterator<Item = UnitId> + use<> {
+        #[allow(clippy::cast_possible_truncation)]
+        (0..self.names.len() as u32).map(UnitId)
+    }
+}
