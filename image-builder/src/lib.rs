@@ -5,5 +5,6 @@
 //! the user, the locale or directory order into an output.
 
 pub mod progress;
+pub mod qemu;
 pub mod recipe;
 pub mod tree;
