@@ -7,4 +7,5 @@
 pub mod progress;
 pub mod qemu;
 pub mod recipe;
+pub mod steps;
 pub mod tree;
