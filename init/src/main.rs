@@ -16,11 +16,13 @@ mod ctl;
 mod devices;
 mod early;
 mod engine;
+mod glob;
 mod initramfs;
 mod kmsg;
 mod logs;
 mod modules;
 mod network;
+mod notify;
 mod shutdown;
 #[allow(unsafe_code)]
 mod sys;

@@ -1,3 +1,6 @@
 //! Every system call that has no safe wrapper elsewhere, by theme. The only module of the crate with `unsafe` in it.
 
+pub mod activation;
+pub mod credentials;
+pub mod localtime;
 pub mod time;
