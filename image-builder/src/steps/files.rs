@@ -1,5 +1,7 @@
 //! What the recipe puts in and takes out: files, directories, links, and patterns of paths to remove.
 
+use std::collections::BTreeSet;
+
 use super::accounts::Accounts;
 use super::{StepsError, origin};
 use crate::tree::{Body, Kind, Node, Tree};
@@ -75,48 +77,49 @@ fn real_path(tree: &Tree, path: &str) -> String {
     path.to_owned()
 }
 
-/// Removes everything that one of the patterns matches, with what is below it. A leading slash is allowed. `dir/**`
-/// empties a directory and removes it too when nothing in it is left.
+/// Removes everything that one of the patterns matches, with what is below it, except what a pattern that begins with
+/// `!` matches. `dir/**` empties a directory and removes it too; a directory in which something is kept stays.
 pub fn remove(tree: &mut Tree, patterns: &[String]) {
-    let patterns: Vec<&str> = patterns.iter().map(|pattern| pattern.trim_start_matches('/')).collect();
-    let matching: Vec<String> = tree
-        .iter()
-        .map(|(path, _)| path)
-        .filter(|path| !path.is_empty() && patterns.iter().any(|pattern| matches(pattern, path)))
-        .map(str::to_owned)
-        .collect();
-    for path in matching {
-        if tree.contains(&path) {
-            keep_hard_linked_body(tree, &path);
-            tree.remove(&path);
+    let clean = |pattern: &str| {
+        let pattern = pattern.trim_start_matches('/');
+        pattern.strip_suffix("/**").unwrap_or(pattern).to_owned()
+    };
+    let going: Vec<String> = patterns.iter().filter(|pattern| !pattern.starts_with('!')).map(|pattern| clean(pattern)).collect();
+    let kept: Vec<String> = patterns.iter().filter_map(|pattern| pattern.strip_prefix('!')).map(clean).collect();
+    let mut matching: Vec<String> = Vec::new();
+    // `doc-base` sorts between `doc` and `doc/x`, so what is below a match is found by its parent, not by position.
+    let mut doomed = BTreeSet::new();
+    for (path, _) in tree.iter().filter(|(path, _)| !path.is_empty()) {
+        let inside = path.rsplit_once('/').is_some_and(|(parent, _)| doomed.contains(parent));
+        if inside || going.iter().any(|pattern| matches(pattern, path)) {
+            doomed.insert(path);
+            if !kept.iter().any(|pattern| matches(pattern, path)) {
+                matching.push(path.to_owned());
+            }
         }
     }
-    for directory in patterns.iter().filter_map(|pattern| pattern.strip_suffix("/**")) {
-        if !directory.contains(['*', '?']) && tree.below(directory).next().is_none() {
-            tree.remove(directory);
+    // Children before their directories, which go only when nothing is left in them.
+    for path in matching.into_iter().rev() {
+        if tree.below(&path).next().is_none() {
+            keep_hard_linked_body(tree, &path);
+            tree.remove(&path);
         }
     }
 }
 
 /// Before a file goes, the first other name of it takes over the body.
 fn keep_hard_linked_body(tree: &mut Tree, path: &str) {
-    let going: Vec<String> = std::iter::once(path.to_owned()).chain(tree.below(path).map(|(path, _)| path.to_owned())).collect();
-    for gone in &going {
-        let Some(Kind::File(body)) = tree.get(gone).map(|node| node.kind.clone()) else { continue };
-        let others: Vec<String> = tree
-            .iter()
-            .filter(|(other, node)| matches!(&node.kind, Kind::HardLink(target) if target == gone) && !going.iter().any(|g| g == other))
-            .map(|(other, _)| other.to_owned())
-            .collect();
-        let mut heir: Option<String> = None;
-        for other in others {
-            if let Some(node) = tree.get_mut(&other) {
-                node.kind = match &heir {
-                    None => Kind::File(body.clone()),
-                    Some(heir) => Kind::HardLink(heir.clone()),
-                };
-                heir.get_or_insert(other);
-            }
+    let Some(Kind::File(body)) = tree.get(path).map(|node| node.kind.clone()) else { return };
+    let is_other = |node: &Node| matches!(&node.kind, Kind::HardLink(target) if target == path);
+    let others: Vec<String> = tree.iter().filter(|(_, node)| is_other(node)).map(|(other, _)| other.to_owned()).collect();
+    let mut heir: Option<String> = None;
+    for other in others {
+        if let Some(node) = tree.get_mut(&other) {
+            node.kind = match &heir {
+                None => Kind::File(body.clone()),
+                Some(heir) => Kind::HardLink(heir.clone()),
+            };
+            heir.get_or_insert(other);
         }
     }
 }
@@ -176,6 +179,18 @@ mod tests {
         bad.owner = "nemo".into();
         let error = place(&mut tree, &[bad], &accounts).unwrap_err();
         assert_eq!(error.to_string(), "'etc/x' shall belong to user 'nemo', which the image does not have: add it to the recipe");
+    }
+
+    #[test]
+    fn removal_takes_what_is_below_and_spares_what_is_kept() {
+        let mut tree = Tree::new();
+        for path in ["doc/a/copyright", "doc/a/changelog", "doc/b/readme", "doc-base/x", "man/m", "lib/perl5/x", "lib/perl"] {
+            tree.put(path, Node::file(*b"", 0o644, &origin("test"))).unwrap();
+        }
+        let patterns = ["/doc", "!/doc/*/copyright", "man/**", "/lib/perl*"].map(str::to_owned);
+        remove(&mut tree, &patterns);
+        let left: Vec<&str> = tree.iter().map(|(path, _)| path).collect();
+        assert_eq!(left, ["", "doc", "doc-base", "doc-base/x", "doc/a", "doc/a/copyright", "lib"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::tree::{Node, Tree};
 /// What the recipe says of units.
 #[derive(Clone, Debug, Default)]
 pub struct UnitSpec {
-    /// Enabled by their `[Install]` section.
+    /// Enabled by their `[Install]` section; a name with `*` stands for all units that have one.
     pub enable: Vec<String>,
     /// Linked to `/dev/null`.
     pub mask: Vec<String>,
@@ -33,7 +33,10 @@ struct Install {
 /// # Errors
 /// When a unit is not in the image or has nothing to be enabled by.
 pub fn apply(tree: &mut Tree, spec: &UnitSpec) -> Result<(), StepsError> {
-    let mut pending: Vec<String> = spec.enable.clone();
+    let mut pending = Vec::new();
+    for name in &spec.enable {
+        if name.contains('*') { pending.extend(matching(tree, name)?) } else { pending.push(name.clone()) }
+    }
     let mut seen = BTreeSet::new();
     while let Some(unit) = pending.pop() {
         if seen.insert(unit.clone()) {
@@ -45,6 +48,23 @@ pub fn apply(tree: &mut Tree, spec: &UnitSpec) -> Result<(), StepsError> {
         tree.put(&format!("{CONFIG}/{unit}"), Node::symlink("/dev/null", &origin("units")))?;
     }
     Ok(())
+}
+
+/// The units that a pattern stands for: all of the image that have an `[Install]` section. Templates are not meant.
+fn matching(tree: &Tree, pattern: &str) -> Result<Vec<String>, StepsError> {
+    let mut names = BTreeSet::new();
+    for directory in DIRECTORIES {
+        for (path, _) in tree.below(directory) {
+            let Some(name) = path.strip_prefix(directory).and_then(|path| path.strip_prefix('/')) else { continue };
+            if super::files::matches(pattern, name) && !name.contains("@.") && tree.file(path).is_some() {
+                let text = text::read(tree, path)?.unwrap_or_default();
+                if parse_install(&text) != Install::default() {
+                    names.insert(name.to_owned());
+                }
+            }
+        }
+    }
+    Ok(names.into_iter().collect())
 }
 
 /// Makes one unit's links; returns the names in `Also=`.
@@ -182,6 +202,19 @@ mod tests {
         assert_eq!(link(&tree, "getty.target.wants/getty@tty1.service"), getty);
         assert_eq!(link(&tree, "getty.target.wants/getty@ttyS0.service"), getty);
         assert_eq!(link(&tree, "x.timer"), Some("/dev/null"));
+    }
+
+    #[test]
+    fn a_pattern_enables_what_can_be_enabled() {
+        let mut tree = tree(&[
+            ("our-a.service", "[Install]\nWantedBy=a.target\n"),
+            ("our-b.service", "[Service]\n"),
+            ("our-c@.service", "[Install]\nWantedBy=a.target\n"),
+            ("other.service", "[Install]\nWantedBy=a.target\n"),
+        ]);
+        apply(&mut tree, &spec(&["our-*"], &[])).unwrap();
+        let links: Vec<&str> = tree.below("etc/systemd/system/a.target.wants").map(|(path, _)| path).collect();
+        assert_eq!(links, ["etc/systemd/system/a.target.wants/our-a.service"]);
     }
 
     #[test]
