@@ -83,3 +83,17 @@ impl BootRecord {
         Ok(())
     }
 }
+
+/// Where starts that were never called good are counted; on state.
+pub const STARTS: &str = "/media/state/garboard/starts";
+
+/// Called when the health gate has held: the counting of starts begins anew.
+///
+/// # Errors
+/// When state cannot be written.
+pub fn mark_good() -> std::io::Result<()> {
+    match std::fs::remove_file(STARTS) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -14,6 +14,8 @@ mod boot;
 mod cmdline;
 mod ctl;
 mod devices;
+mod disk;
+mod dropin;
 mod early;
 mod engine;
 mod glob;

@@ -1,9 +1,86 @@
 //! The initramfs stage: from the kernel's first process to the verified root with its state mounted.
+//!
+//! It trusts the command line of the (signed or measured) UKI, in it `roothash=`, and what the verified root holds. It
+//! promises never to format anything but a partition labelled `state-new`, never to go on without state, and to say
+//! the cause on the consoles when it stops. As soon as the root is mounted it becomes `/`, so that the root's own
+//! mkfs and e2fsck run where they belong; the stage itself then goes on from memory until it executes the root's init.
+
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use crate::boot::BootRecord;
+use crate::cmdline::CommandLine;
+use crate::kmsg;
+use crate::sys::uevent::UeventSocket;
+
+mod boot_disk;
+mod emergency;
+mod etc;
+mod failure;
+mod load;
+mod mounts;
+mod starts;
+mod state;
+mod switch_root;
+mod user_database;
+mod verity;
+
+use failure::Failure;
 
 /// Runs the stage; ends by becoming the root's init.
 pub fn main() -> ! {
-    crate::kmsg::error("the initramfs stage is not in this build");
-    loop {
-        std::thread::park();
+    let mut record = BootRecord::default();
+    record.phase("kernel");
+    let failure = match run(&mut record) {
+        Ok(never) => match never {},
+        Err(failure) => failure,
+    };
+    emergency::stop(&failure)
+}
+
+fn run(record: &mut BootRecord) -> Result<Infallible, Failure> {
+    mounts::kernel_file_systems()?;
+    let cmdline = CommandLine::of_kernel();
+    let root_hash = verity::root_hash(&cmdline)?;
+    let uevents = UeventSocket::open().map_err(Failure::Uevents)?;
+    record.warnings.extend(load::all(&cmdline)?);
+    record.phase("modules");
+
+    let timeout =
+        cmdline.value("garboard.disk-timeout").and_then(|text| text.parse().ok()).map_or(Duration::from_secs(60), Duration::from_secs);
+    let deadline = Instant::now() + timeout;
+    mounts::efi_variables();
+    let mut boot_disk = boot_disk::find(&root_hash, &uevents, deadline)?;
+    record.disk = boot_disk.disk.node().display().to_string();
+    record.slot = boot_disk.slot.to_string();
+    record.root_hash = verity::to_hex(&root_hash);
+    record.uki = boot_disk::booted_uki();
+    record.phase("disk");
+
+    let device = verity::open(&boot_disk, &root_hash, &uevents, deadline)?;
+    mounts::root(&device, switch_root::NEW_ROOT)?;
+    switch_root::enter()?;
+    record.version = image_version();
+    record.phase("root");
+
+    state::prepare(&mut boot_disk, record)?;
+    record.phase("state");
+    starts::count(record);
+    etc::assemble(record)?;
+    record.phase("initramfs");
+    for warning in &record.warnings {
+        kmsg::warn(warning);
     }
+    if let Err(error) = record.store() {
+        kmsg::warn(&error.to_string());
+    }
+    switch_root::execute_init()
+}
+
+/// `IMAGE_VERSION` of the root that is `/` now.
+fn image_version() -> String {
+    let text = std::fs::read_to_string("/etc/os-release").or_else(|_| std::fs::read_to_string("/usr/lib/os-release")).unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix("IMAGE_VERSION="))
+        .map_or_else(String::new, |value| value.trim_matches(['"', '\'']).to_owned())
 }
