@@ -108,8 +108,9 @@ fn write_os_release(tree: &mut Tree, image: &ImageIdentity) -> Result<(), StepsE
     let codename = debian.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).unwrap_or_default().trim_matches('"');
     let debian_version = debian.lines().find_map(|line| line.strip_prefix("DEBIAN_VERSION_FULL=")).unwrap_or_default().trim_matches('"');
     let ImageIdentity { name, version } = image;
+    let pretty = if name == "garboard" { "Garboard".to_owned() } else { format!("Garboard {name}") };
     let mut content = format!(
-        "NAME=\"Garboard\"\nPRETTY_NAME=\"Garboard {name} {version}\"\nID=garboard\nID_LIKE=debian\nVERSION_ID=\"{version}\"\nVERSION=\"{version}\"\n\
+        "NAME=\"Garboard\"\nPRETTY_NAME=\"{pretty} {version}\"\nID=garboard\nID_LIKE=debian\nVERSION_ID=\"{version}\"\nVERSION=\"{version}\"\n\
          IMAGE_ID=\"{name}\"\nIMAGE_VERSION=\"{version}\"\n"
     );
     for (key, value) in [("VERSION_CODENAME", codename), ("DEBIAN_VERSION_FULL", debian_version)] {

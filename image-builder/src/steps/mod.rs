@@ -5,13 +5,20 @@
 //! will be written: accounts, configuration, links, units, module indices, caches, and an empty `/var`.
 
 pub mod accounts;
+pub mod alternatives;
+pub mod ca;
+pub mod dpkg_status;
+pub mod elf;
 pub mod factory;
 pub mod files;
+pub mod ldconfig;
+pub mod modes;
 pub mod modinfo;
 pub mod modules;
 pub mod pam;
 mod text;
 pub mod units;
+pub mod var;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -130,6 +137,22 @@ pub enum StepsError {
         /// Why not.
         reason: String,
     },
+    /// The recipe chooses an alternative that is not there.
+    #[error("no package of the image offers '{path}' as {name}: correct [alternatives], or include the package")]
+    Alternative {
+        /// The generic name.
+        name: String,
+        /// The path that was chosen.
+        path: String,
+    },
+    /// A library cannot be understood.
+    #[error("'{path}' looks like a library, but is not one: {reason}")]
+    Library {
+        /// The path in the tree.
+        path: String,
+        /// Why.
+        reason: String,
+    },
     /// A kernel module is not one.
     #[error("'{path}' is not a kernel module: {reason}")]
     Module {
@@ -161,9 +184,14 @@ pub fn apply(tree: &mut Tree, input: &StepsInput) -> Result<StepsOutput, StepsEr
     factory::apply(tree, &input.image)?;
     pam::apply(tree)?;
     files::place(tree, &input.entries, &accounts)?;
+    alternatives::apply(tree, &input.alternatives)?;
+    ca::apply(tree)?;
     files::remove(tree, &input.remove);
+    var::apply(tree, &accounts)?;
     units::apply(tree, &input.units)?;
-    modules::decompress(tree)?;
+    dpkg_status::apply(tree, &input.packages)?;
+    output.warnings.extend(modes::apply(tree, &accounts)?);
+    ldconfig::apply(tree)?;
     if let Some(kernel) = modules::kernel_release(tree) {
         let index = modules::Index::read(tree, &kernel)?;
         index.write(tree)?;

@@ -1,13 +1,16 @@
-//! Kernel modules without `depmod`: decompressed where the package has them compressed, indexed in the text files that
-//! `modprobe` and coldplug read, and put into load order for the initramfs.
+//! Kernel modules without `depmod`: indexed in the text files that `modprobe` and coldplug read, and put into load order
+//! for the initramfs. Modules are plain files here; packages' compressed ones are decompressed when they are unpacked.
 //!
-//! The indices are those of kmod, byte for byte (`depmod` is the test's oracle); its binary `.bin` forms and
-//! `modules.symbols` are left out, since nothing on the host reads them.
+//! The indices say what kmod's say (`depmod` is the test's oracle): the same lines, only modules of one line that do not
+//! depend on each other may be in another order. Its binary `.bin` forms and `modules.symbols` are left out, since
+//! nothing on the host reads them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use object::read::ReadCache;
 use rayon::prelude::*;
 
+use super::elf::Cursor;
 use super::modinfo::{self, ModInfo, canonical};
 use super::{StepsError, origin, text};
 use crate::tree::{Body, Kind, Tree};
@@ -24,40 +27,6 @@ pub fn kernel_release(tree: &Tree) -> Option<String> {
     releases.dedup();
     let number = |release: &str| -> Vec<u64> { release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok()).collect() };
     releases.into_iter().max_by_key(|release| number(release)).map(str::to_owned)
-}
-
-/// Replaces each compressed module (`.ko.xz`) by the plain one. An image of plain modules compresses better as a whole,
-/// and an update of one takes its difference alone.
-///
-/// # Errors
-/// When a module cannot be read or is not xz.
-pub fn decompress(tree: &mut Tree) -> Result<(), StepsError> {
-    let compressed: Vec<(String, Body)> = tree
-        .below(ROOT)
-        .filter(|(path, _)| path.ends_with(".ko.xz"))
-        .filter_map(|(path, node)| match &node.kind {
-            Kind::File(body) => Some((path.to_owned(), body.clone())),
-            _ => None,
-        })
-        .collect();
-    let plain: Vec<(String, Vec<u8>)> = compressed
-        .into_par_iter()
-        .map(|(path, body)| {
-            let bytes = read(&path, &body)?;
-            let mut plain = Vec::with_capacity(bytes.len().saturating_mul(6));
-            match std::io::Read::read_to_end(&mut lzma_rust2::XzReader::new(bytes.as_slice(), true), &mut plain) {
-                Ok(_) => Ok((path, plain)),
-                Err(error) => Err(StepsError::Module { path, reason: format!("it cannot be decompressed: {error}") }),
-            }
-        })
-        .collect::<Result<_, StepsError>>()?;
-    for (path, bytes) in plain {
-        let Some(mut node) = tree.get(&path).cloned() else { continue };
-        node.kind = Kind::File(Body::from_bytes(bytes));
-        tree.remove(&path);
-        tree.put(path.trim_end_matches(".xz"), node)?;
-    }
-    Ok(())
 }
 
 /// One module file.
@@ -106,8 +75,8 @@ impl Index {
             .into_par_iter()
             .map(|(_, file, body)| {
                 let path = format!("{directory}/{file}");
-                let bytes = read(&path, body)?;
-                let info = modinfo::parse(bytes.as_slice()).map_err(|reason| StepsError::Module { path, reason })?;
+                let cache = ReadCache::new(Cursor { body, at: 0 });
+                let info = modinfo::parse(&cache).map_err(|reason| StepsError::Module { path, reason })?;
                 Ok(Module { name: name_of(file), file: file.to_owned(), info, needs: Vec::new(), order: 0 })
             })
             .collect::<Result<Vec<_>, StepsError>>()?;
@@ -307,8 +276,4 @@ impl Index {
 fn name_of(file: &str) -> String {
     let name = file.rsplit_once('/').map_or(file, |(_, name)| name);
     canonical(name.split_once(".ko").map_or(name, |(name, _)| name))
-}
-
-fn read(path: &str, body: &Body) -> Result<Vec<u8>, StepsError> {
-    body.read().map_err(|source| StepsError::Read { path: path.to_owned(), source })
 }
