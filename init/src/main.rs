@@ -10,6 +10,7 @@
 
 use std::process::ExitCode;
 
+mod accounts;
 mod boot;
 mod cmdline;
 mod ctl;

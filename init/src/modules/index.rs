@@ -148,10 +148,11 @@ impl Index {
         self.soft.get(name)
     }
 
-    /// The nodes of `modules.devname`.
+    /// The nodes of `modules.devname` of a release; the rest of the index is not read.
     #[must_use]
-    pub fn static_nodes(&self) -> Vec<StaticNode> {
-        parse_devname(&fs::read_to_string(self.directory.join("modules.devname")).unwrap_or_default())
+    pub fn static_nodes_of(root: &Path, release: &str) -> Vec<StaticNode> {
+        let path = root.join("usr/lib/modules").join(release).join("modules.devname");
+        parse_devname(&fs::read_to_string(path).unwrap_or_default())
     }
 }
 
