@@ -7,9 +7,12 @@
 #![deny(clippy::indexing_slicing)]
 
 pub mod calendar;
+pub mod command;
 pub mod condition;
 pub mod diagnostic;
+pub mod environment;
 pub mod exec;
+pub mod lexer;
 pub mod mount;
 pub mod name;
 pub mod path;
@@ -17,8 +20,11 @@ pub mod resources;
 pub mod service;
 pub mod socket;
 pub mod source;
+pub mod specifier;
 pub mod timer;
 pub mod unit;
+pub mod value;
+pub mod words;
 
 pub use name::{UnitKind, UnitName};
 pub use unit::{Config, DependencyKind, LoadState, Unit};
