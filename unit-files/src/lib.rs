@@ -9,10 +9,17 @@
 pub mod calendar;
 pub mod command;
 pub mod condition;
+pub mod defaults;
 pub mod diagnostic;
+pub mod directives;
 pub mod environment;
 pub mod exec;
+pub mod index;
 pub mod lexer;
+pub mod loader;
+#[cfg(test)]
+mod loader_tests;
+pub mod memory;
 pub mod mount;
 pub mod name;
 pub mod path;
@@ -23,8 +30,12 @@ pub mod source;
 pub mod specifier;
 pub mod timer;
 pub mod unit;
+mod validate;
 pub mod value;
 pub mod words;
 
+pub use loader::Loader;
 pub use name::{UnitKind, UnitName};
+pub use source::{FsSource, UnitSource};
+pub use specifier::HostFacts;
 pub use unit::{Config, DependencyKind, LoadState, Unit};
