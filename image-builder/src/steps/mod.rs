@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod alternatives;
 pub mod ca;
+pub mod check;
 pub mod dpkg_status;
 pub mod elf;
 pub mod factory;
@@ -16,6 +17,7 @@ pub mod modes;
 pub mod modinfo;
 pub mod modules;
 pub mod pam;
+pub mod review;
 mod text;
 pub mod units;
 pub mod var;
@@ -198,6 +200,7 @@ pub fn apply(tree: &mut Tree, input: &StepsInput) -> Result<StepsOutput, StepsEr
         output.initramfs_modules = index.load_order(&input.initramfs_modules)?;
         output.kernel = Some(kernel);
     }
+    output.warnings.extend(check::problems(tree)?);
     output.ids = accounts.ids();
     Ok(output)
 }

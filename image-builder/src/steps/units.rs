@@ -103,7 +103,7 @@ fn enable(tree: &mut Tree, unit: &str) -> Result<Vec<String>, StepsError> {
 }
 
 /// Where a unit's file is; an instance's is its template's.
-fn find(tree: &Tree, unit: &str) -> Option<String> {
+pub(super) fn find(tree: &Tree, unit: &str) -> Option<String> {
     let template = unit.split_once('@').and_then(|(prefix, rest)| rest.rsplit_once('.').map(|(_, suffix)| format!("{prefix}@.{suffix}")));
     let names = std::iter::once(unit.to_owned()).chain(template);
     names.flat_map(|name| DIRECTORIES.iter().map(move |directory| format!("{directory}/{name}"))).find(|path| tree.file(path).is_some())
