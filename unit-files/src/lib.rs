@@ -14,7 +14,9 @@ pub mod diagnostic;
 pub mod directives;
 pub mod environment;
 pub mod exec;
+pub mod glob;
 pub mod index;
+pub mod install;
 pub mod lexer;
 pub mod loader;
 #[cfg(test)]
@@ -32,6 +34,7 @@ pub mod timer;
 pub mod unit;
 mod validate;
 pub mod value;
+pub mod verify;
 pub mod words;
 
 pub use loader::Loader;
