@@ -1,15 +1,74 @@
-//! The network daemon: links, addresses, DHCP, and what it writes for others below `/run/garboard`.
+//! The network: links, addresses, DHCP, and what is written for others below `/run/garboard`.
+//!
+//! - [`frame`], [`dhcp_message`], [`dhcp_state`], [`dhcp_transport`]: the DHCPv4 client, from bytes to state machine to sockets.
+//! - [`netlink`], [`netlink_socket`]: the kernel.
+//! - [`network_file`], [`settings`]: what people ask for; [`plan`]: what follows from it.
+//! - [`daemon`] does it; [`published`] and [`time_sources`] tell others; [`wait`](mod@wait) waits for it.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
+
+pub mod daemon;
+pub mod dhcp_message;
+pub mod dhcp_state;
+pub mod dhcp_transport;
+pub mod frame;
+pub mod netlink;
+pub mod netlink_socket;
+pub mod network_file;
+pub mod plan;
+pub mod published;
+pub mod settings;
+pub mod time_sources;
+pub mod wait;
+
+#[cfg(test)]
+mod dnsmasq_tests;
 
 /// `init network-daemon`.
-pub fn daemon(_args: &[String]) -> ExitCode {
-    eprintln!("init network-daemon: not in this build");
-    ExitCode::FAILURE
+pub fn daemon(args: &[String]) -> ExitCode {
+    if let Some(arg) = args.first() {
+        eprintln!(
+            "init network-daemon: unknown argument '{arg}'; it takes none: files are read from /etc/systemd/network, and again when they change"
+        );
+        return ExitCode::from(2);
+    }
+    let paths = daemon::Paths { root: PathBuf::from("/"), manage_hardware: true };
+    let result = daemon::Daemon::start(paths).and_then(|daemon| {
+        let _ = crate::notify::notify("READY=1", None);
+        daemon.run()
+    });
+    match result {
+        Ok(never) => match never {},
+        Err(error) => {
+            eprintln!("<3>init network-daemon: cannot speak with the kernel's routing: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
-/// `init network-wait`: returns when the host has an address and a default route.
-pub fn wait(_args: &[String]) -> ExitCode {
-    eprintln!("init network-wait: not in this build");
-    ExitCode::FAILURE
+/// `init network-wait [--timeout=SECONDS]`: returns when the host has an address and a default route.
+pub fn wait(args: &[String]) -> ExitCode {
+    let seconds = match args.first().map(|arg| arg.strip_prefix("--timeout=").and_then(|text| text.parse().ok())) {
+        None => 120,
+        Some(Some(seconds)) => seconds,
+        Some(None) => {
+            eprintln!("init network-wait: the only argument is --timeout=SECONDS");
+            return ExitCode::from(2);
+        }
+    };
+    match wait::until_online(Path::new("/run/garboard"), Duration::from_secs(seconds)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            eprintln!(
+                "init network-wait: not online after {seconds} s; see /run/garboard/network.json and 'journalctl -u garboard-network'"
+            );
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("init network-wait: cannot watch /run/garboard: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
