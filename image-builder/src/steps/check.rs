@@ -1,15 +1,15 @@
 //! The last look at the tree: what would fail on the host for want of a file is found here. Libraries that nobody has,
-//! programs of enabled units that are not there, links that lead nowhere.
+//! units of the boot whose programs are not there or whose files say what PID 1 does not do, links that lead nowhere.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use rayon::prelude::*;
+use unit_files::exec::EXEC_SEARCH_PATH;
+use unit_files::{DependencyKind, HostFacts, LoadState, Loader, UnitName};
 
-use super::{StepsError, elf, ldconfig, text};
+use super::unit_source::TreeSource;
+use super::{StepsError, elf, ldconfig};
 use crate::tree::{Body, Kind, Tree};
-
-/// Directories in which a unit's program is looked for when its path is not absolute.
-const PROGRAMS: &[&str] = &["usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin"];
 
 /// Everything that is wrong, one line each.
 ///
@@ -17,7 +17,7 @@ const PROGRAMS: &[&str] = &["usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/
 /// When a file cannot be read.
 pub fn problems(tree: &Tree) -> Result<Vec<String>, StepsError> {
     let mut problems = libraries(tree)?;
-    problems.extend(programs_of_units(tree)?);
+    problems.extend(units(tree));
     problems.extend(dangling_links(tree));
     Ok(problems)
 }
@@ -60,61 +60,46 @@ fn libraries(tree: &Tree) -> Result<Vec<String>, StepsError> {
     Ok(problems)
 }
 
-/// Programs that enabled units start and that are not there. A program with the prefix `-` may be missing.
-fn programs_of_units(tree: &Tree) -> Result<Vec<String>, StepsError> {
-    let mut problems = Vec::new();
-    for (unit, path) in started_units(tree)? {
-        let text = text::read(tree, &path)?.unwrap_or_default().replace("\\\n", " ");
-        for line in text.lines() {
-            let Some((key, value)) = line.split_once('=') else { continue };
-            let Some(word) = value.split_whitespace().next().filter(|_| key.trim().starts_with("Exec")) else { continue };
-            let program = word.trim_start_matches(['@', '-', ':', '+', '!', '|']);
-            let optional = word.strip_suffix(program).is_some_and(|prefix| prefix.contains('-'));
-            if optional || program.is_empty() || program.contains(['%', '$']) {
-                continue;
-            }
-            let there = match program.strip_prefix('/') {
-                Some(path) => tree.file(path).is_some(),
-                None => PROGRAMS.iter().any(|directory| tree.file(&format!("{directory}/{program}")).is_some()),
-            };
-            if !there {
-                problems.push(format!("the enabled unit {unit} starts '{program}', which the image does not have"));
-            }
-        }
-    }
-    Ok(problems)
-}
-
-/// Units that are linked into some unit's `.wants` or `.requires`, and what those pull in by name; with their files.
-fn started_units(tree: &Tree) -> Result<BTreeMap<String, String>, StepsError> {
-    let mut pending: Vec<String> = Vec::new();
-    for directory in ["etc/systemd/system", "usr/lib/systemd/system"] {
-        for (path, _) in tree.below(directory) {
-            if let Some((parent, name)) = path.rsplit_once('/')
-                && (parent.ends_with(".wants") || parent.ends_with(".requires"))
-            {
-                pending.push(name.to_owned());
-            }
-        }
-    }
-    let mut found = BTreeMap::new();
+/// What is wrong with the units that a boot starts: what their files say, and programs that are not there. A program with
+/// the prefix `-` may be missing.
+fn units(tree: &Tree) -> Vec<String> {
+    let loader = Loader::new(TreeSource::new(tree), HostFacts::default());
+    let mut problems: Vec<String> = loader.problems().iter().map(ToString::to_string).collect();
+    let mut pending: Vec<UnitName> = UnitName::parse("default.target").into_iter().collect();
     let mut seen = BTreeSet::new();
-    while let Some(unit) = pending.pop() {
-        if !seen.insert(unit.clone()) {
+    while let Some(name) = pending.pop() {
+        let name = loader.resolve(&name);
+        if !seen.insert(name.clone()) {
             continue;
         }
-        let Some(path) = super::units::find(tree, &unit) else { continue };
-        let text = text::read(tree, &path)?.unwrap_or_default();
-        for line in text.lines() {
-            if let Some((key, value)) = line.split_once('=')
-                && matches!(key.trim(), "Wants" | "Requires" | "BindsTo")
-            {
-                pending.extend(value.split_whitespace().map(str::to_owned));
+        let unit = loader.load(&name);
+        for kind in [DependencyKind::Wants, DependencyKind::Requires, DependencyKind::BindsTo, DependencyKind::Requisite] {
+            for other in unit.dependencies.get(kind) {
+                if kind != DependencyKind::Wants && matches!(loader.load(other).load_state, LoadState::NotFound) {
+                    problems.push(format!("the unit {name} requires {other}, which the image does not have"));
+                }
+                pending.push(other.clone());
             }
         }
-        found.insert(unit, path);
+        problems.extend(unit.diagnostics.iter().map(ToString::to_string));
+        let Some(service) = unit.service() else { continue };
+        let lists = [&service.exec_condition, &service.exec_start_pre, &service.exec_start, &service.exec_start_post, &service.exec_reload];
+        for command in lists.into_iter().flatten().chain(service.exec_stop.iter()).chain(service.exec_stop_post.iter()) {
+            if !command.ignore_failure && !has_program(tree, &command.path) {
+                problems.push(format!("the unit {name} starts '{}', which the image does not have", command.path));
+            }
+        }
     }
-    Ok(found)
+    problems
+}
+
+fn has_program(tree: &Tree, program: &str) -> bool {
+    let paths = |program: &str| EXEC_SEARCH_PATH.map(|directory| format!("{directory}/{program}"));
+    match program.strip_prefix('/') {
+        Some(path) => tree.file(path).is_some(),
+        // What only the host's facts or the environment complete is for the host to find.
+        None => program.contains(['%', '$']) || paths(program).iter().any(|path| tree.file(path.trim_start_matches('/')).is_some()),
+    }
 }
 
 /// Links from directories of programs and units that lead nowhere. Elsewhere packages ship links to what others bring.
@@ -150,14 +135,17 @@ mod tests {
         tree.put("usr/lib/systemd/system/c.service", Node::file(*b"[Service]\nExecStart=/gone/c\n", 0o644, &from)).unwrap();
         tree.put("usr/bin/there", Node::file(*b"", 0o755, &from)).unwrap();
         let link = Node::symlink("/usr/lib/systemd/system/a.service", &from);
-        tree.put("etc/systemd/system/x.target.wants/a.service", link).unwrap();
+        tree.put("etc/systemd/system/default.target.wants/a.service", link).unwrap();
+        for target in ["default", "sysinit", "basic", "shutdown"] {
+            tree.put(&format!("usr/lib/systemd/system/{target}.target"), Node::file(*b"[Unit]\n", 0o644, &from)).unwrap();
+        }
         tree.put("usr/bin/broken", Node::symlink("nowhere", &from)).unwrap();
         let problems = problems(&tree).unwrap();
         assert_eq!(
             problems,
             [
-                "the enabled unit a.service starts 'kill', which the image does not have",
-                "the enabled unit b.service starts '/gone/b', which the image does not have",
+                "the unit a.service starts 'kill', which the image does not have",
+                "the unit b.service starts '/gone/b', which the image does not have",
                 "'/usr/bin/broken' of garboard/test is a link to 'nowhere', which the image does not have",
             ]
         );

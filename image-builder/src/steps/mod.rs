@@ -19,6 +19,7 @@ pub mod modules;
 pub mod pam;
 pub mod review;
 mod text;
+mod unit_source;
 pub mod units;
 pub mod var;
 

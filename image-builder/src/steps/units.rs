@@ -1,8 +1,13 @@
-//! Enabling, disabling and masking of units, as `systemctl enable --root` would do it: links in `/etc/systemd/system`.
+//! Enabling and masking of units, as `systemctl enable --root` would do it: links in `/etc/systemd/system`.
 
 use std::collections::BTreeSet;
 
-use super::{StepsError, origin, text};
+use unit_files::specifier::SpecifierContext;
+use unit_files::unit::InstallInfo;
+use unit_files::{HostFacts, LoadState, Loader, Unit, UnitName};
+
+use super::unit_source::TreeSource;
+use super::{StepsError, origin};
 use crate::tree::{Node, Tree};
 
 /// What the recipe says of units.
@@ -15,149 +20,92 @@ pub struct UnitSpec {
 }
 
 const CONFIG: &str = "etc/systemd/system";
-const DIRECTORIES: &[&str] = &["etc/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system"];
 
-/// What a unit's `[Install]` section asks for.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Install {
-    wanted_by: Vec<String>,
-    required_by: Vec<String>,
-    upheld_by: Vec<String>,
-    alias: Vec<String>,
-    also: Vec<String>,
-    default_instance: Option<String>,
-}
+/// A link to be made: path below the configuration directory, and target.
+type Link = (String, String);
 
 /// Makes the links.
 ///
 /// # Errors
 /// When a unit is not in the image or has nothing to be enabled by.
 pub fn apply(tree: &mut Tree, spec: &UnitSpec) -> Result<(), StepsError> {
-    let mut pending = Vec::new();
-    for name in &spec.enable {
-        if name.contains('*') { pending.extend(matching(tree, name)?) } else { pending.push(name.clone()) }
-    }
-    let mut seen = BTreeSet::new();
-    while let Some(unit) = pending.pop() {
-        if seen.insert(unit.clone()) {
-            pending.extend(enable(tree, &unit)?);
-        }
-    }
-    for unit in &spec.mask {
-        check_name(unit)?;
-        tree.put(&format!("{CONFIG}/{unit}"), Node::symlink("/dev/null", &origin("units")))?;
+    let origin = origin("units");
+    let links = plan(tree, spec)?;
+    for (path, target) in links {
+        tree.put(&format!("{CONFIG}/{path}"), Node::symlink(target, &origin))?;
     }
     Ok(())
 }
 
-/// The units that a pattern stands for: all of the image that have an `[Install]` section. Templates are not meant.
-fn matching(tree: &Tree, pattern: &str) -> Result<Vec<String>, StepsError> {
-    let mut names = BTreeSet::new();
-    for directory in DIRECTORIES {
-        for (path, _) in tree.below(directory) {
-            let Some(name) = path.strip_prefix(directory).and_then(|path| path.strip_prefix('/')) else { continue };
-            if super::files::matches(pattern, name) && !name.contains("@.") && tree.file(path).is_some() {
-                let text = text::read(tree, path)?.unwrap_or_default();
-                if parse_install(&text) != Install::default() {
-                    names.insert(name.to_owned());
-                }
-            }
+fn plan(tree: &Tree, spec: &UnitSpec) -> Result<Vec<Link>, StepsError> {
+    let loader = Loader::new(TreeSource::new(tree), HostFacts::default());
+    let mut pending = Vec::new();
+    for name in &spec.enable {
+        if name.contains('*') {
+            pending.extend(matching(&loader, name));
+        } else {
+            pending.push(parse(name)?);
         }
     }
-    Ok(names.into_iter().collect())
+    let mut links = Vec::new();
+    let mut seen = BTreeSet::new();
+    while let Some(unit) = pending.pop() {
+        if seen.insert(unit.clone()) {
+            pending.extend(enable(&loader, &unit, &mut links)?);
+        }
+    }
+    for unit in &spec.mask {
+        links.push((parse(unit)?.to_string(), "/dev/null".to_owned()));
+    }
+    Ok(links)
 }
 
-/// Makes one unit's links; returns the names in `Also=`.
-fn enable(tree: &mut Tree, unit: &str) -> Result<Vec<String>, StepsError> {
-    let problem = |reason: &str| StepsError::Unit { unit: unit.to_owned(), reason: reason.to_owned() };
-    check_name(unit)?;
-    let file = find(tree, unit).ok_or_else(|| problem("the image has no such unit file; check the name, or include its package"))?;
-    let text = text::read(tree, &file)?.unwrap_or_default();
-    let install = parse_install(&text);
-    if install == Install::default() {
+/// The units that a pattern stands for: all of the image that have an `[Install]` section. Templates are not meant.
+fn matching(loader: &Loader<TreeSource>, pattern: &str) -> Vec<UnitName> {
+    let fits = |name: &&UnitName| super::files::matches(pattern, name.as_str()) && !name.is_template() && loader.resolve(name) == **name;
+    loader.names().filter(fits).filter(|name| !loader.load(name).install.is_empty()).cloned().collect()
+}
+
+/// Adds one unit's links; returns the names in `Also=`.
+fn enable(loader: &Loader<TreeSource>, name: &UnitName, links: &mut Vec<Link>) -> Result<Vec<UnitName>, StepsError> {
+    let problem = |reason: &str| StepsError::Unit { unit: name.to_string(), reason: reason.to_owned() };
+    let unit: Unit = loader.load(name);
+    let file = match (unit.load_state, &unit.fragment) {
+        (LoadState::Masked, _) => return Err(problem("it is masked, that is, linked to /dev/null")),
+        (_, Some(file)) => file.clone(),
+        (_, None) => return Err(problem("the image has no such unit file; check the name, or include its package")),
+    };
+    let InstallInfo { wanted_by, required_by, upheld_by, alias, also, default_instance } = &unit.install;
+    if unit.install.is_empty() {
         return Err(problem("it has no [Install] section: other units start it, so it need not be enabled"));
     }
-    let mut name = unit.to_owned();
-    if let Some((prefix, suffix)) = unit.split_once("@.") {
-        let instance =
-            install.default_instance.as_deref().ok_or_else(|| problem("it is a template without DefaultInstance=: name an instance"))?;
-        name = format!("{prefix}@{instance}.{suffix}");
-    }
-    let expand = |text: &str| expand(text, &name);
-    let origin = origin("units");
-    for (kind, targets) in [("wants", &install.wanted_by), ("requires", &install.required_by), ("upholds", &install.upheld_by)] {
-        for target in targets {
-            let target = expand(target);
-            check_name(&target)?;
-            tree.put(&format!("{CONFIG}/{target}.{kind}/{name}"), Node::symlink(format!("/{file}"), &origin))?;
+    let target = match (name.is_template(), default_instance) {
+        (false, _) => name.clone(),
+        (true, Some(instance)) => name.with_instance(instance).map_err(|error| problem(&error.to_string()))?,
+        (true, None) => return Err(problem("it is a template without DefaultInstance=: name an instance")),
+    };
+    let facts = HostFacts::default();
+    let context = SpecifierContext { name: &target, fragment: Some(&file), facts: &facts };
+    let expand = |text: &str| {
+        let expanded = context.expand(text).map_err(|error| problem(&error.to_string()))?;
+        parse(&expanded)
+    };
+    for (kind, owners) in [("wants", wanted_by), ("requires", required_by), ("upholds", upheld_by)] {
+        for owner in owners {
+            links.push((format!("{}.{kind}/{target}", expand(owner)?), file.clone()));
         }
     }
-    for alias in &install.alias {
-        let alias = expand(alias);
-        check_name(&alias)?;
-        if alias != unit {
-            tree.put(&format!("{CONFIG}/{alias}"), Node::symlink(format!("/{file}"), &origin))?;
+    for alias in alias {
+        let alias = expand(alias)?;
+        if alias != *name {
+            links.push((alias.to_string(), file.clone()));
         }
     }
-    Ok(install.also.iter().map(|also| expand(also)).collect())
+    also.iter().map(|also| expand(also)).collect()
 }
 
-/// Where a unit's file is; an instance's is its template's.
-pub(super) fn find(tree: &Tree, unit: &str) -> Option<String> {
-    let template = unit.split_once('@').and_then(|(prefix, rest)| rest.rsplit_once('.').map(|(_, suffix)| format!("{prefix}@.{suffix}")));
-    let names = std::iter::once(unit.to_owned()).chain(template);
-    names.flat_map(|name| DIRECTORIES.iter().map(move |directory| format!("{directory}/{name}"))).find(|path| tree.file(path).is_some())
-}
-
-fn check_name(unit: &str) -> Result<(), StepsError> {
-    let suffix = unit.rsplit_once('.').map(|(_, suffix)| suffix);
-    let known =
-        matches!(suffix, Some("service" | "socket" | "target" | "timer" | "path" | "mount" | "automount" | "swap" | "slice" | "scope"));
-    if known && !unit.contains('/') {
-        return Ok(());
-    }
-    Err(StepsError::Unit {
-        unit: unit.to_owned(),
-        reason: "it is not a unit's name: one ends in .service, .socket, .target, .timer and so on".to_owned(),
-    })
-}
-
-/// The specifiers that `[Install]` sections use.
-fn expand(text: &str, unit: &str) -> String {
-    let (stem, _) = unit.rsplit_once('.').unwrap_or((unit, ""));
-    let (prefix, instance) = stem.split_once('@').unwrap_or((stem, ""));
-    text.replace("%i", instance).replace("%p", prefix).replace("%n", unit).replace("%N", stem)
-}
-
-fn parse_install(text: &str) -> Install {
-    let mut install = Install::default();
-    let mut inside = false;
-    for line in text.replace("\\\n", " ").lines() {
-        let line = line.trim();
-        if line.starts_with('[') {
-            inside = line == "[Install]";
-            continue;
-        }
-        let Some((key, value)) = line.split_once('=').filter(|_| inside && !line.starts_with(['#', ';'])) else { continue };
-        let list = match key.trim() {
-            "WantedBy" => &mut install.wanted_by,
-            "RequiredBy" => &mut install.required_by,
-            "UpheldBy" => &mut install.upheld_by,
-            "Alias" => &mut install.alias,
-            "Also" => &mut install.also,
-            "DefaultInstance" => {
-                install.default_instance = Some(value.trim().to_owned()).filter(|value| !value.is_empty());
-                continue;
-            }
-            _ => continue,
-        };
-        let words: Vec<String> = value.split_whitespace().map(str::to_owned).collect();
-        if words.is_empty() {
-            list.clear();
-        }
-        list.extend(words);
-    }
-    install
+fn parse(unit: &str) -> Result<UnitName, StepsError> {
+    UnitName::parse(unit).map_err(|error| StepsError::Unit { unit: unit.to_owned(), reason: error.to_string() })
 }
 
 #[cfg(test)]
@@ -220,7 +168,7 @@ mod tests {
     #[test]
     fn says_why_a_unit_cannot_be_enabled() {
         let mut tree = tree(&[("static.service", "[Service]\nExecStart=/x\n")]);
-        for (unit, part) in [("gone.service", "no such unit file"), ("static.service", "no [Install]"), ("ssh", "not a unit's name")] {
+        for (unit, part) in [("gone.service", "no such unit file"), ("static.service", "no [Install]"), ("ssh", "ssh")] {
             let error = apply(&mut tree, &spec(&[unit], &[])).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
