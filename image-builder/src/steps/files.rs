@@ -98,18 +98,28 @@ pub fn remove(tree: &mut Tree, patterns: &[String]) {
             }
         }
     }
+    let mut linked: BTreeSet<String> = tree
+        .iter()
+        .filter_map(|(_, node)| match &node.kind {
+            Kind::HardLink(target) => Some(target.clone()),
+            _ => None,
+        })
+        .collect();
     // Children before their directories, which go only when nothing is left in them.
     for path in matching.into_iter().rev() {
         if tree.below(&path).next().is_none() {
-            keep_hard_linked_body(tree, &path);
+            if linked.contains(&path) {
+                // The heir may have to go as well, and then needs one of its own.
+                linked.extend(keep_hard_linked_body(tree, &path));
+            }
             tree.remove(&path);
         }
     }
 }
 
-/// Before a file goes, the first other name of it takes over the body.
-fn keep_hard_linked_body(tree: &mut Tree, path: &str) {
-    let Some(Kind::File(body)) = tree.get(path).map(|node| node.kind.clone()) else { return };
+/// Before a file goes, the first other name of it takes over the body; returns that name.
+fn keep_hard_linked_body(tree: &mut Tree, path: &str) -> Option<String> {
+    let Some(Kind::File(body)) = tree.get(path).map(|node| node.kind.clone()) else { return None };
     let is_other = |node: &Node| matches!(&node.kind, Kind::HardLink(target) if target == path);
     let others: Vec<String> = tree.iter().filter(|(_, node)| is_other(node)).map(|(other, _)| other.to_owned()).collect();
     let mut heir: Option<String> = None;
@@ -122,12 +132,16 @@ fn keep_hard_linked_body(tree: &mut Tree, path: &str) {
             heir.get_or_insert(other);
         }
     }
+    heir
 }
 
 /// Whether a pattern matches a whole path.
 #[must_use]
 pub fn matches(pattern: &str, path: &str) -> bool {
-    match_bytes(pattern.as_bytes(), path.as_bytes())
+    // Most patterns are out after their first bytes, without looking for wildcards one by one.
+    let literal = pattern.find(['*', '?']).unwrap_or(pattern.len());
+    let begins = pattern.as_bytes().get(..literal).is_some_and(|literal| path.as_bytes().starts_with(literal));
+    begins && match_bytes(pattern.as_bytes(), path.as_bytes())
 }
 
 fn match_bytes(pattern: &[u8], path: &[u8]) -> bool {
@@ -198,7 +212,7 @@ mod tests {
         let mut tree = Tree::new();
         let from = origin("test");
         tree.put("a/1", Node::file(*b"body", 0o644, &from)).unwrap();
-        for other in ["b/2", "b/3"] {
+        for other in ["a/0", "b/2", "b/3"] {
             tree.put(other, Node::new(Kind::HardLink("a/1".into()), 0o644, &from)).unwrap();
         }
         remove(&mut tree, &["/a/**".into()]);
