@@ -1,11 +1,201 @@
-//! Devices: loading modules by modalias, links below `/dev/disk`, permissions of known nodes.
+//! The device daemon, `init coldplug`: loads modules by modalias, keeps the links below `/dev/disk` and the permissions of nodes.
+//!
+//! It is ready when one sweep over the devices that are there has been made, with everything that this brought forth;
+//! it never waits for the kernel to fall silent. Whoever needs a certain device waits for that one.
 
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
+use crate::cmdline::CommandLine;
+use crate::modules::Loader;
+use crate::modules::loader::LoadError;
+use crate::sys::uevent::{Uevent, UeventSocket};
+
+mod disk_id;
+mod disk_links;
+mod links;
 pub mod permissions;
 
-/// `init coldplug`: one sweep over the devices that are there, then whatever appears.
+use disk_links::DiskLinks;
+
+/// The program.
 pub fn coldplug(_args: &[String]) -> ExitCode {
-    eprintln!("init coldplug: not in this build");
-    ExitCode::FAILURE
+    // Before the sweep: what appears during it is an event then.
+    let events = match UeventSocket::open() {
+        Ok(events) => events,
+        Err(error) => {
+            eprintln!("coldplug: cannot listen to device events: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut daemon = Daemon { loader: Loader::of_kernel(), tried: HashSet::new(), disks: DiskLinks::new(Path::new("/")) };
+    daemon.sweep();
+    if let Err(error) = daemon.handle_pending(&events) {
+        eprintln!("coldplug: device events: {error}");
+        return ExitCode::FAILURE;
+    }
+    if let Err(error) = crate::notify::notify("READY=1\n", None) {
+        eprintln!("coldplug: cannot tell that it is ready: {error}");
+    }
+    loop {
+        match events.next(Instant::now() + Duration::from_secs(24 * 60 * 60)) {
+            Ok(Some(event)) => daemon.handle(&event),
+            Ok(None) => {}
+            Err(error) => {
+                eprintln!("coldplug: device events: {error}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Daemon {
+    loader: Loader,
+    /// Aliases that were dealt with; machines have many alike.
+    tried: HashSet<String>,
+    disks: DiskLinks,
+}
+
+impl Daemon {
+    fn sweep(&mut self) {
+        set_permissions(Path::new("/dev"), "");
+        for name in crate::modules::load::wanted(Path::new("/"), &CommandLine::of_kernel()) {
+            self.load(&name);
+        }
+        for alias in present_aliases(Path::new("/sys")) {
+            self.load(&alias);
+        }
+        self.disks.sweep();
+    }
+
+    /// Deals with events until there is none at the moment.
+    fn handle_pending(&mut self, events: &UeventSocket) -> std::io::Result<()> {
+        while let Some(event) = events.next(Instant::now())? {
+            self.handle(&event);
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, event: &Uevent) {
+        let (Some(action), Some(subsystem)) = (event.get("ACTION"), event.get("SUBSYSTEM")) else {
+            // Events were lost: look at everything again.
+            self.sweep();
+            return;
+        };
+        match (action, subsystem) {
+            ("add", "module") => apply_settings_of(event.get("DEVPATH").unwrap_or_default()),
+            ("add" | "change", _) => {
+                if let Some(alias) = event.get("MODALIAS") {
+                    self.load(alias);
+                }
+            }
+            _ => {}
+        }
+        let Some(node) = event.get("DEVNAME") else { return };
+        let is_block = subsystem == "block";
+        if action == "add" {
+            permissions::apply(node, is_block);
+        }
+        if is_block {
+            let name = event.get("DEVPATH").and_then(|path| path.rsplit('/').next()).unwrap_or(node);
+            match action {
+                "remove" => self.disks.forget(name),
+                "add" | "change" => self.disks.look_at(name),
+                _ => {}
+            }
+        }
+    }
+
+    /// Loads what an alias or name stands for. Most aliases are of devices that the kernel drives itself.
+    fn load(&mut self, alias: &str) {
+        if !self.tried.insert(alias.to_owned()) {
+            return;
+        }
+        match self.loader.load(alias, true, "") {
+            Ok(()) | Err(LoadError::Unknown(_)) => {}
+            // A driver that does not want the device after all says ENODEV.
+            Err(LoadError::Refused { error, .. }) if error.raw_os_error() == Some(libc::ENODEV) => {}
+            Err(error) => eprintln!("coldplug: {error}"),
+        }
+    }
+}
+
+/// The aliases of the devices of every bus, each once.
+fn present_aliases(sys: &Path) -> Vec<String> {
+    let mut aliases: Vec<String> = Vec::new();
+    let mut seen = HashSet::new();
+    let mut add = |path: &Path| {
+        if let Ok(text) = fs::read_to_string(path)
+            && !text.trim().is_empty()
+            && seen.insert(text.trim().to_owned())
+        {
+            aliases.push(text.trim().to_owned());
+        }
+    };
+    let entries = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten();
+    for bus in entries(&sys.join("bus")) {
+        for device in entries(&bus.path().join("devices")) {
+            add(&device.path().join("modalias"));
+        }
+    }
+    add(&sys.join("devices/system/cpu/modalias"));
+    for class in entries(&sys.join("class/dmi")) {
+        add(&class.path().join("modalias"));
+    }
+    aliases
+}
+
+/// Applies the rules to the nodes that exist.
+fn set_permissions(directory: &Path, below: &str) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let Ok(kind) = entry.file_type() else { continue };
+        let name = format!("{below}{}", entry.file_name().to_string_lossy());
+        if kind.is_dir() {
+            // These are file systems or links of their own.
+            if !matches!(name.as_str(), "pts" | "shm" | "mqueue" | "hugepages" | "disk") {
+                set_permissions(&entry.path(), &format!("{name}/"));
+            }
+        } else if !kind.is_symlink() && !kind.is_file() {
+            permissions::apply(&name, std::os::unix::fs::FileTypeExt::is_block_device(&kind));
+        }
+    }
+}
+
+/// Kernel settings that exist only since a module is there.
+fn apply_settings_of(devpath: &str) {
+    let prefix = match devpath.rsplit('/').next() {
+        Some("br_netfilter") => "net.bridge",
+        Some("nf_conntrack") => "net.netfilter",
+        _ => return,
+    };
+    for error in crate::early::sysctl::apply(&[prefix.to_owned()]) {
+        eprintln!("coldplug: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aliases_of_all_buses_each_once() {
+        let sys = tempfile::tempdir().unwrap();
+        for (path, alias) in [
+            ("bus/pci/devices/a", "pci:x\n"),
+            ("bus/virtio/devices/b", "virtio:y\n"),
+            ("bus/pci/devices/c", "pci:x\n"),
+            ("bus/pci/devices/d", "\n"),
+        ] {
+            let path = sys.path().join(path);
+            fs::create_dir_all(&path).unwrap();
+            fs::write(path.join("modalias"), alias).unwrap();
+        }
+        let mut aliases = present_aliases(sys.path());
+        aliases.sort();
+        assert_eq!(aliases, ["pci:x", "virtio:y"]);
+    }
 }

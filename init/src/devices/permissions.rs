@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
 use crate::accounts;
-use crate::modules::glob;
+use crate::glob;
 
 /// Pattern below `/dev`, mode, group. The first that matches counts.
 const RULES: [(&str, u32, &str); 21] = [

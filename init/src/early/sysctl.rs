@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::cmdline::CommandLine;
-use crate::modules::glob;
+use crate::glob;
 
 /// Strongest first. `/etc/sysctl.conf` is read last, as ever.
 const DIRECTORIES: [&str; 4] = ["etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysctl.d", "usr/lib/sysctl.d"];
@@ -27,29 +27,35 @@ struct Setting {
 
 /// The program. What cannot be set fails the unit, after the rest has been set.
 pub fn main(args: &[String]) -> ExitCode {
+    let errors = apply(args);
+    for error in &errors {
+        eprintln!("sysctl: {error}");
+    }
+    if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Applies all settings, or those whose names begin with one of the prefixes; returns what could not be set.
+pub fn apply(prefixes: &[String]) -> Vec<String> {
     let root = Path::new("/");
     let mut texts: Vec<String> = crate::dropin::read_all(root, &DIRECTORIES, "conf").into_iter().map(|(_, text)| text).collect();
     texts.extend(fs::read_to_string("/etc/sysctl.conf"));
     let mut settings: Vec<Setting> = texts.iter().flat_map(|text| text.lines()).filter_map(parse).collect();
     let cmdline = CommandLine::of_kernel();
     settings.extend(cmdline.words().filter_map(|(name, value)| parse(&format!("{} = {}", name.strip_prefix("sysctl.")?, value?))));
-    let prefixes: Vec<String> = args.iter().map(|arg| slashes(arg)).collect();
-    let mut failed = false;
+    let prefixes: Vec<String> = prefixes.iter().map(|prefix| slashes(prefix)).collect();
+    let mut errors = Vec::new();
     for (key, value, optional) in effective(&settings, &expand) {
         if !prefixes.is_empty() && !prefixes.iter().any(|prefix| key.starts_with(prefix.as_str())) {
             continue;
         }
         match fs::write(root.join("proc/sys").join(&key), &value) {
             Ok(()) => {}
-            // The module that owns it may come later, and then this program runs again for it.
+            // The module that owns it may come later; the device daemon applies it then.
             Err(error) if optional || error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                failed = true;
-                eprintln!("sysctl: cannot set {key} to {value}: {error}");
-            }
+            Err(error) => errors.push(format!("cannot set {key} to {value}: {error}")),
         }
     }
-    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    errors
 }
 
 fn parse(line: &str) -> Option<Setting> {

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use super::glob;
 use super::index::{SoftDependencies, normal, parse_softdep};
 use crate::cmdline::CommandLine;
+use crate::glob;
 
 /// The directories of `modprobe.d`, the strongest first.
 pub const DIRECTORIES: [&str; 4] = ["etc/modprobe.d", "run/modprobe.d", "usr/local/lib/modprobe.d", "usr/lib/modprobe.d"];

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::glob;
+use crate::glob;
 
 /// One module.
 #[derive(Clone, Debug, PartialEq, Eq)]

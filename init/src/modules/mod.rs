@@ -5,7 +5,6 @@
 
 pub mod command;
 pub mod config;
-pub mod glob;
 pub mod index;
 pub mod insert;
 pub mod load;

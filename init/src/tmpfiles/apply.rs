@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::line::{Kind, Line};
 use crate::accounts;
-use crate::modules::glob;
+use crate::glob;
 
 /// Carries lines out below a root directory.
 #[derive(Debug)]
