@@ -11,8 +11,9 @@ use super::netlink::{self, Address, Link, Request, Route};
 use super::netlink_socket::Netlink;
 use super::network_file::NetworkFile;
 use super::plan::{self, Desired, LinkState};
-use super::published::{self, Configured, LinkStatus, NetworkStatus, RouteStatus};
+use super::published::{self, NetworkStatus};
 use super::settings::Settings;
+use super::status::inherited_states;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,33 +43,33 @@ impl Paths {
 }
 
 /// A link that we look after.
-struct Managed {
-    file: NetworkFile,
-    client: Option<Client>,
-    transport: Transport,
-    applied: LinkState,
+pub(super) struct Managed {
+    pub(super) file: NetworkFile,
+    pub(super) client: Option<Client>,
+    pub(super) transport: Transport,
+    pub(super) applied: LinkState,
     /// The lease behind an address that the daemon before us had set, until a server has confirmed or refused it.
-    inherited: Option<Lease>,
-    desired: Desired,
-    leased_at: Option<u64>,
-    carrier: bool,
-    carrier_since: u64,
-    configured_after: Option<u64>,
+    pub(super) inherited: Option<Lease>,
+    pub(super) desired: Desired,
+    pub(super) leased_at: Option<u64>,
+    pub(super) carrier: bool,
+    pub(super) carrier_since: u64,
+    pub(super) configured_after: Option<u64>,
 }
 
 /// The daemon.
 pub struct Daemon {
     paths: Paths,
     netlink: Netlink,
-    settings: Settings,
+    pub(super) settings: Settings,
     inotify: OwnedFd,
-    links: BTreeMap<u32, Link>,
-    addresses: BTreeSet<(Address, bool)>,
-    defaults: BTreeSet<Route>,
-    managed: BTreeMap<u32, Managed>,
+    pub(super) links: BTreeMap<u32, Link>,
+    pub(super) addresses: BTreeSet<(Address, bool)>,
+    pub(super) defaults: BTreeSet<Route>,
+    pub(super) managed: BTreeMap<u32, Managed>,
     /// What the daemon before us had set, by link name.
     inherited: BTreeMap<String, LinkState>,
-    problems: Vec<String>,
+    pub(super) problems: Vec<String>,
     published: Option<NetworkStatus>,
     buffer: Vec<u8>,
 }
@@ -147,6 +148,7 @@ impl Daemon {
     }
 
     /// The state as it was last published.
+    #[cfg(test)]
     pub fn status(&self) -> NetworkStatus {
         self.published.clone().unwrap_or_default()
     }
@@ -472,73 +474,14 @@ impl Daemon {
         }
         self.published = Some(status);
     }
-
-    fn current_status(&self) -> NetworkStatus {
-        let mut status = NetworkStatus {
-            problems: self.settings.complaints.iter().chain(&self.problems).cloned().collect(),
-            ..NetworkStatus::default()
-        };
-        let mut ranked: Vec<(u32, &Managed)> = self.managed.iter().map(|(index, managed)| (*index, managed)).collect();
-        ranked.sort_by_key(|(index, managed)| {
-            (managed.desired.state.routes.iter().filter(|r| r.prefix == 0).map(|r| r.metric).min().unwrap_or(u32::MAX), *index)
-        });
-        let mut fours = Vec::new();
-        for (index, managed) in ranked {
-            let Some(link) = self.links.get(&index) else { continue };
-            let of_link: Vec<&(Address, bool)> = self.addresses.iter().filter(|(address, _)| address.link == index).collect();
-            fours.extend(of_link.iter().filter_map(|(address, _)| match address.address {
-                IpAddr::V4(four) => Some(four),
-                IpAddr::V6(_) => None,
-            }));
-            merge(&mut status.dns, &managed.desired.dns);
-            merge(&mut status.domains, &managed.desired.domains);
-            merge(&mut status.ntp, &managed.desired.ntp);
-            let usable = of_link.iter().any(|(address, tentative)| !tentative && is_global(address.address));
-            let routed = self.defaults.iter().any(|route| route.link == index);
-            // Somebody who sets an address and no gateway by hand wants no default route.
-            let by_hand =
-                !managed.file.dhcp && !managed.file.addresses.is_empty() && managed.file.routes.iter().all(|r| r.destination.length > 0);
-            status.online |= managed.file.required_for_online && link.carrier && usable && (routed || by_hand);
-            status.links.push(LinkStatus {
-                name: link.name.clone(),
-                index,
-                mac: mac_text(link),
-                mtu: link.mtu,
-                carrier: link.carrier,
-                file: managed.file.name.clone(),
-                required_for_online: managed.file.required_for_online,
-                addresses: of_link.iter().map(|(address, _)| format!("{}/{}", address.address, address.prefix)).collect(),
-                configured: configured(&managed.applied),
-                lease: managed.client.as_ref().and_then(Client::lease).cloned(),
-                leased_at: managed.leased_at,
-                configured_after_ms: managed.configured_after,
-            });
-        }
-        (status.private_ipv4, status.public_ipv4) = published::choose_addresses(&fours);
-        status
-    }
-}
-
-fn merge<T: Clone + PartialEq>(all: &mut Vec<T>, more: &[T]) {
-    for one in more {
-        if !all.contains(one) {
-            all.push(one.clone());
-        }
-    }
 }
 
 fn is_hardware(link: &Link) -> bool {
     link.ethernet && link.kind.is_none() && !link.loopback
 }
 
-fn is_global(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(four) => !four.is_loopback() && !four.is_link_local(),
-        IpAddr::V6(six) => !six.is_loopback() && !six.is_unicast_link_local(),
-    }
-}
-
-fn mac_text(link: &Link) -> String {
+/// A link's hardware address as people write it.
+pub(super) fn mac_text(link: &Link) -> String {
     link.mac.map(|mac| mac.map(|byte| format!("{byte:02x}")).join(":")).unwrap_or_default()
 }
 
@@ -558,52 +501,4 @@ fn random_seed() -> u64 {
     let mut bytes = [0; 8];
     let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::NONBLOCK);
     u64::from_ne_bytes(bytes) ^ now_ms()
-}
-
-fn configured(state: &LinkState) -> Configured {
-    Configured {
-        addresses: state.addresses.iter().map(|address| format!("{}/{}", address.address, address.prefix)).collect(),
-        routes: state
-            .routes
-            .iter()
-            .map(|route| RouteStatus {
-                destination: format!("{}/{}", route.destination, route.prefix),
-                gateway: route.gateway,
-                source: route.source,
-                metric: route.metric,
-                onlink: route.onlink,
-            })
-            .collect(),
-    }
-}
-
-fn inherited_states(status: &NetworkStatus) -> BTreeMap<String, LinkState> {
-    let split = |text: &str| text.split_once('/').and_then(|(address, length)| Some((address.parse().ok()?, length.parse().ok()?)));
-    let state = |link: &LinkStatus| LinkState {
-        addresses: link
-            .configured
-            .addresses
-            .iter()
-            .filter_map(|text| split(text))
-            .map(|(address, prefix)| Address { link: link.index, address, prefix })
-            .collect(),
-        routes: link
-            .configured
-            .routes
-            .iter()
-            .filter_map(|route| {
-                let (destination, prefix) = split(&route.destination)?;
-                Some(Route {
-                    link: link.index,
-                    destination,
-                    prefix,
-                    gateway: route.gateway,
-                    source: route.source,
-                    metric: route.metric,
-                    onlink: route.onlink,
-                })
-            })
-            .collect(),
-    };
-    status.links.iter().map(|link| (link.name.clone(), state(link))).collect()
 }

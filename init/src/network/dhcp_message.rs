@@ -23,7 +23,6 @@ pub mod code {
     pub const MESSAGE_TYPE: u8 = 53;
     pub const SERVER_ID: u8 = 54;
     pub const PARAMETERS: u8 = 55;
-    pub const MESSAGE: u8 = 56;
     pub const MAX_SIZE: u8 = 57;
     pub const RENEWAL_TIME: u8 = 58;
     pub const REBINDING_TIME: u8 = 59;
@@ -475,7 +474,7 @@ mod tests {
             let mut bytes = ack(&[(code::OVERLOAD, &[overload])]).encode();
             bytes.truncate(246);
             bytes.extend_from_slice(&options);
-            for at in 44..236 { bytes[at] = options.get(at).copied().unwrap_or(at as u8); }
+            for (at, byte) in bytes.iter_mut().enumerate().take(236).skip(44) { *byte = options.get(at).copied().unwrap_or(at as u8); }
             if let Some(lease) = Message::decode(&bytes).and_then(|message| message.lease()) {
                 prop_assert!(lease.prefix <= 32 && lease.renew <= lease.rebind && lease.rebind <= lease.seconds);
                 prop_assert!(lease.routes.iter().all(|route| route.prefix <= 32));

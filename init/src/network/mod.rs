@@ -3,7 +3,7 @@
 //! - [`frame`], [`dhcp_message`], [`dhcp_state`], [`dhcp_transport`]: the DHCPv4 client, from bytes to state machine to sockets.
 //! - [`netlink`], [`netlink_socket`]: the kernel.
 //! - [`network_file`], [`settings`]: what people ask for; [`plan`]: what follows from it.
-//! - [`daemon`] does it; [`published`] and [`time_sources`] tell others; [`wait`](mod@wait) waits for it.
+//! - [`daemon`] does it, [`status`] sums it up; [`published`] and [`time_sources`] tell others; [`wait`](mod@wait) waits for it.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,6 +20,7 @@ pub mod network_file;
 pub mod plan;
 pub mod published;
 pub mod settings;
+pub mod status;
 pub mod time_sources;
 pub mod wait;
 

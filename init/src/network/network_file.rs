@@ -186,20 +186,28 @@ fn any_pattern(patterns: &[String], text: &str) -> bool {
 
 struct Reader {
     file: NetworkFile,
-    /// The `[Route]` being read: destination, gateway, metric, on link.
-    route: Option<(Option<Prefix>, Option<IpAddr>, Option<u32>, bool)>,
+    /// The `[Route]` being read.
+    route: Option<RouteSection>,
+}
+
+#[derive(Default)]
+struct RouteSection {
+    destination: Option<Prefix>,
+    gateway: Option<IpAddr>,
+    metric: Option<u32>,
+    onlink: bool,
 }
 
 impl Reader {
     fn begin_section(&mut self, section: &str) {
-        if let Some((destination, gateway, metric, onlink)) = self.route.take()
+        if let Some(RouteSection { destination, gateway, metric, onlink }) = self.route.take()
             && (destination.is_some() || gateway.is_some())
         {
             let destination = destination.unwrap_or_else(|| default_of(gateway));
             self.file.routes.push(StaticRoute { destination, gateway, metric, onlink });
         }
         if section == "Route" {
-            self.route = Some((None, None, None, false));
+            self.route = Some(RouteSection::default());
         }
     }
 
@@ -277,7 +285,7 @@ impl Reader {
             }
             ("Network", "IPv6AcceptRA") => file.accept_ra = flag()?,
             ("Route", _) => {
-                let Some((destination, gateway, metric, onlink)) = &mut self.route else { return Ok(()) };
+                let Some(RouteSection { destination, gateway, metric, onlink }) = &mut self.route else { return Ok(()) };
                 match key {
                     "Destination" if value == "default" => {}
                     "Destination" => *destination = Some(prefix(value).ok_or_else(bad)?),
