@@ -5,7 +5,6 @@ use super::{Ended, Outcome, Run, changed};
 use crate::accounts::{self, Account, Database};
 use crate::config::users::User;
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 impl Run<'_> {
@@ -97,7 +96,7 @@ impl Run<'_> {
         self.home(&account)?;
         let dir = self.path(&account.home).join(".ssh");
         let meta = Meta { mode: 0o700, uid: account.uid, gid: account.gid };
-        own_directory(&dir, account.uid)?;
+        own_directory(&dir, meta)?;
         files::make_directory(&dir, meta).map_err(|e| e.to_string())?;
         let path = dir.join("authorized_keys");
         let mut text = match fs::symlink_metadata(&path) {
@@ -119,10 +118,10 @@ impl Run<'_> {
 }
 
 /// The home is its user's: root must not be led elsewhere by a link in it.
-fn own_directory(dir: &Path, uid: u32) -> Result<(), String> {
+fn own_directory(dir: &Path, meta: Meta) -> Result<(), String> {
     match fs::symlink_metadata(dir) {
         Ok(found) if !found.is_dir() => Err(format!("{} is not a directory; no key was added", dir.display())),
-        Ok(found) if found.uid() != uid => {
+        Ok(found) if !files::has_owner(&found, meta) => {
             Err(format!("{} does not belong to its user; sshd would not read it, no key was added", dir.display()))
         }
         _ => Ok(()),

@@ -37,7 +37,7 @@ pub fn write_atomic(path: &Path, content: &[u8], meta: Meta) -> Result<bool, Fil
         if now.is_dir() {
             return Err(failed("write", path)(io::Error::from(io::ErrorKind::IsADirectory)));
         }
-        let same_meta = now.is_file() && now.mode() & 0o7777 == meta.mode && now.uid() == meta.uid && now.gid() == meta.gid;
+        let same_meta = now.is_file() && now.mode() & 0o7777 == meta.mode && has_owner(&now, meta);
         if same_meta && now.len() == content.len() as u64 && fs::read(path).is_ok_and(|c| c == content) {
             return Ok(false);
         }
@@ -66,10 +66,16 @@ fn write_new(path: &Path, content: &[u8], meta: Meta) -> Result<(), FileError> {
 
 fn own(file: &fs::File, path: &Path, meta: Meta) -> Result<(), FileError> {
     let now = file.metadata().map_err(failed("look at", path))?;
-    if (now.uid(), now.gid()) == (meta.uid, meta.gid) {
+    if has_owner(&now, meta) {
         return Ok(());
     }
     std::os::unix::fs::fchown(file, Some(meta.uid), Some(meta.gid)).map_err(failed("set the owner of", path))
+}
+
+/// Whether a file is whose it should be. Nobody but root can give a file away, so below another root directory, as another
+/// user, everything is the caller's.
+pub fn has_owner(now: &fs::Metadata, meta: Meta) -> bool {
+    (now.uid(), now.gid()) == (meta.uid, meta.gid) || !rustix::process::geteuid().is_root()
 }
 
 /// Writes to a file of /proc, /sys or /dev, where nothing can be renamed.
