@@ -4,6 +4,7 @@
 //! promises that the same recipe, lock, version and programs give the same bytes; nothing here may read the clock,
 //! the user, the locale or directory order into an output.
 
+pub mod debian;
 pub mod image;
 pub mod progress;
 pub mod qemu;
