@@ -81,6 +81,7 @@ impl Dep {
 pub struct Graph {
     names: Vec<String>,
     numbers: HashMap<String, UnitId>,
+    aliases: HashMap<String, UnitId>,
     edges: BTreeMap<(UnitId, Dep), BTreeSet<UnitId>>,
 }
 
@@ -100,12 +101,14 @@ impl Graph {
     /// The unit of this name.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<UnitId> {
-        self.numbers.get(name).copied()
+        self.aliases.get(name).or_else(|| self.numbers.get(name)).copied()
     }
 
-    /// Makes `alias` mean `unit`.
+    /// Makes `alias` mean `unit`, until the edges are cleared.
     pub fn alias(&mut self, alias: &str, unit: UnitId) {
-        self.numbers.insert(alias.to_owned(), unit);
+        if self.name(unit) != alias {
+            self.aliases.insert(alias.to_owned(), unit);
+        }
     }
 
     /// The name a unit was made with.
@@ -134,9 +137,10 @@ impl Graph {
         self.edges.get(&(unit, dep)).is_some_and(|set| set.contains(&other))
     }
 
-    /// Forgets all edges; names stay.
+    /// Forgets all edges and aliases; names stay.
     pub fn clear_edges(&mut self) {
         self.edges.clear();
+        self.aliases.clear();
     }
 
     /// All units, by number.

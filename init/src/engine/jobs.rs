@@ -123,13 +123,6 @@ impl Queue {
         Some(*job)
     }
 
-    /// Puts a job back: it may run again later.
-    pub fn postpone(&mut self, unit: UnitId) {
-        if let Some(job) = self.jobs.get_mut(&unit) {
-            job.running = false;
-        }
-    }
-
     /// The stopping half of a restart is done.
     pub fn restart_to_start(&mut self, unit: UnitId) {
         if let Some(job) = self.jobs.get_mut(&unit) {

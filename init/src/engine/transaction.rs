@@ -215,13 +215,13 @@ impl<W: World> Build<'_, W> {
                 continue;
             }
             for (other, kind, matters) in self.pulled(subject) {
-                if kind == JobKind::Start {
-                    if let Err(problem) = self.world.loadable(other) {
-                        if matters {
-                            unmet.push((subject, problem));
-                        }
-                        continue;
+                if kind == JobKind::Start
+                    && let Err(problem) = self.world.loadable(other)
+                {
+                    if matters {
+                        unmet.push((subject, problem));
                     }
+                    continue;
                 }
                 let object = (other, kind);
                 self.links.insert((subject, object, matters));

@@ -46,7 +46,7 @@ fn world(edges: &str, up: &str, missing: &str) -> Toy {
             "part-of" => Dep::PartOf,
             "requisite" => Dep::Requisite,
             "triggers" => Dep::Triggers,
-            other => panic!("{other}"),
+            other => unreachable!("{other}"),
         };
         let (a, b) = (graph.intern(words[0]), graph.intern(words[2]));
         graph.add(a, dep, b);

@@ -9,5 +9,6 @@ pub mod link;
 pub mod localtime;
 pub mod packet;
 pub mod power;
+pub mod process;
 pub mod time;
 pub mod uevent;

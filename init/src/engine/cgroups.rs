@@ -1,0 +1,321 @@
+//! Control groups: one for each unit below its slice, with the unit's knobs; killing and counting what is in them.
+//!
+//! Relies on cgroup v2 at the root it is given. What a kernel lacks is skipped: a missing controller must not keep a unit from
+//! running.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use unit_files::resources::{CgroupConfig, CpuWeight, Delegate, Limit};
+
+use crate::sys::process;
+
+/// Controllers that are passed down to every slice.
+const CONTROLLERS: [&str; 8] = ["cpu", "cpuset", "io", "memory", "pids", "hugetlb", "rdma", "misc"];
+
+/// The tree.
+#[derive(Debug, Clone)]
+pub struct Cgroups {
+    root: PathBuf,
+    /// Total memory of the machine, for percentages.
+    memory: u64,
+    /// Most tasks that the machine allows.
+    tasks: u64,
+}
+
+impl Cgroups {
+    /// Prepares the root: its controllers are passed on.
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        let memory = std::fs::read_to_string("/proc/meminfo")
+            .ok()
+            .and_then(|text| {
+                text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok())
+            })
+            .map_or(0, |kib| kib.saturating_mul(1024));
+        let number = |path: &str| std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        let tasks = number("/proc/sys/kernel/pid_max").unwrap_or(32768).min(number("/proc/sys/kernel/threads-max").unwrap_or(u64::MAX));
+        let this = Self { root: root.to_owned(), memory, tasks };
+        let _ = std::fs::create_dir_all(root);
+        enable_controllers(root);
+        this
+    }
+
+    /// Path of a unit's group below the root: `system.slice/docker.service`.
+    #[must_use]
+    pub fn relative(unit: &str, config: Option<&CgroupConfig>) -> String {
+        if unit.ends_with(".slice") {
+            return slice_path(unit);
+        }
+        let slice = config.and_then(|config| config.slice.as_ref()).map_or("system.slice", |slice| slice.as_str());
+        // A unit's name cannot hold a slash, so it cannot leave its slice.
+        format!("{}/{unit}", slice_path(slice))
+    }
+
+    /// Makes a unit's group, with its knobs, and returns it open for `clone3`.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn make(&self, relative: &str, config: Option<&CgroupConfig>, owner: Option<(u32, u32)>) -> io::Result<OwnedFd> {
+        let mut path = self.root.clone();
+        let mut parts = relative.split('/').filter(|part| !part.is_empty()).peekable();
+        while let Some(part) = parts.next() {
+            path.push(part);
+            match std::fs::create_dir(&path) {
+                Ok(()) if parts.peek().is_some() => enable_controllers(&path),
+                Err(why) if why.kind() != io::ErrorKind::AlreadyExists => return Err(why),
+                _ => {}
+            }
+        }
+        if let Some(config) = config {
+            self.apply(&path, config);
+            if config.delegate != Delegate::No {
+                delegate(&path, owner);
+            }
+        }
+        open(&path)
+    }
+
+    /// Writes the knobs of a group that exists.
+    pub fn apply(&self, path: &Path, config: &CgroupConfig) {
+        for (file, value) in self.knobs(config) {
+            let _ = std::fs::write(path.join(file), value);
+        }
+    }
+
+    /// Files and values; pure.
+    fn knobs(&self, config: &CgroupConfig) -> Vec<(&'static str, String)> {
+        let mut out = Vec::new();
+        match config.cpu_weight {
+            Some(CpuWeight::Weight(weight)) => out.push(("cpu.weight", weight.to_string())),
+            Some(CpuWeight::Idle) => out.push(("cpu.idle", "1".to_owned())),
+            None => {}
+        }
+        if let Some(quota) = config.cpu_quota_per_sec {
+            let period = config.cpu_quota_period.map_or(100_000, |period| period.as_micros()).max(1000);
+            out.push(("cpu.max", format!("{} {period}", (quota.as_micros() * period / 1_000_000).max(1000))));
+        }
+        let list = |numbers: &[u32]| numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        if !config.allowed_cpus.is_empty() {
+            out.push(("cpuset.cpus", list(&config.allowed_cpus)));
+        }
+        if !config.allowed_memory_nodes.is_empty() {
+            out.push(("cpuset.mems", list(&config.allowed_memory_nodes)));
+        }
+        let memory = [
+            ("memory.min", config.memory_min),
+            ("memory.low", config.memory_low),
+            ("memory.high", config.memory_high),
+            ("memory.max", config.memory_max),
+            ("memory.swap.max", config.memory_swap_max),
+            ("memory.zswap.max", config.memory_zswap_max),
+        ];
+        let text = |limit: Limit, total: u64| limit.resolve(total).map_or_else(|| "max".to_owned(), |value| value.to_string());
+        for (file, limit) in memory {
+            if let Some(limit) = limit {
+                out.push((file, text(limit, self.memory)));
+            }
+        }
+        out.push(("pids.max", text(config.tasks_max.unwrap_or(Limit::PerMyriad(1500)), self.tasks)));
+        if let Some(weight) = config.io_weight {
+            out.push(("io.weight", format!("default {weight}")));
+        }
+        let limits = [
+            (&config.io_read_bandwidth_max, "rbps"),
+            (&config.io_write_bandwidth_max, "wbps"),
+            (&config.io_read_iops_max, "riops"),
+            (&config.io_write_iops_max, "wiops"),
+        ];
+        for (values, key) in limits {
+            for value in values {
+                if let Some(device) = device_of(&value.path) {
+                    out.push(("io.max", format!("{device} {key}={}", value.value)));
+                }
+            }
+        }
+        out
+    }
+
+    /// Whether a group has processes, itself or below.
+    #[must_use]
+    pub fn populated(&self, relative: &str) -> bool {
+        std::fs::read_to_string(self.root.join(relative).join("cgroup.events")).is_ok_and(|text| text.contains("populated 1"))
+    }
+
+    /// The file that changes when that changes.
+    #[must_use]
+    pub fn events(&self, relative: &str) -> PathBuf {
+        self.root.join(relative).join("cgroup.events")
+    }
+
+    /// The file to write to in order to join.
+    #[must_use]
+    pub fn procs(&self, relative: &str) -> PathBuf {
+        self.root.join(relative).join("cgroup.procs")
+    }
+
+    /// Processes of a group and of those below it.
+    #[must_use]
+    pub fn processes(&self, relative: &str) -> Vec<i32> {
+        let mut out = Vec::new();
+        let mut todo = vec![self.root.join(relative)];
+        while let Some(path) = todo.pop() {
+            let text = std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+            out.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
+            let below = std::fs::read_dir(&path).into_iter().flatten().flatten();
+            todo.extend(below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+        }
+        out.sort_unstable();
+        out.dedup();
+        out
+    }
+
+    /// Signals every process of a group.
+    pub fn kill(&self, relative: &str, signal: i32, except: &[i32]) {
+        if signal == libc::SIGKILL && except.is_empty() && std::fs::write(self.root.join(relative).join("cgroup.kill"), "1").is_ok() {
+            return;
+        }
+        for pid in self.processes(relative) {
+            if !except.contains(&pid) && process::kill(pid, signal).is_ok() && signal != libc::SIGKILL {
+                process::wake(pid);
+            }
+        }
+    }
+
+    /// Removes an empty group and the empty ones below it.
+    pub fn remove(&self, relative: &str) {
+        let path = self.root.join(relative);
+        let mut order = vec![path.clone()];
+        let mut todo = vec![path];
+        while let Some(path) = todo.pop() {
+            for entry in std::fs::read_dir(&path).into_iter().flatten().flatten() {
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    order.push(entry.path());
+                    todo.push(entry.path());
+                }
+            }
+        }
+        for path in order.iter().rev() {
+            let _ = std::fs::remove_dir(path);
+        }
+    }
+
+    /// A number from one of a group's files.
+    #[must_use]
+    pub fn number(&self, relative: &str, file: &str) -> Option<u64> {
+        std::fs::read_to_string(self.root.join(relative).join(file)).ok()?.trim().parse().ok()
+    }
+
+    /// Microseconds of processor time used.
+    #[must_use]
+    pub fn cpu_usec(&self, relative: &str) -> Option<u64> {
+        let text = std::fs::read_to_string(self.root.join(relative).join("cpu.stat")).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok())
+    }
+
+    /// How often the kernel killed something in it for want of memory.
+    #[must_use]
+    pub fn oom_kills(&self, relative: &str) -> u64 {
+        let text = std::fs::read_to_string(self.root.join(relative).join("memory.events")).unwrap_or_default();
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok()).unwrap_or(0)
+    }
+
+    /// The group of a process, relative to our root.
+    #[must_use]
+    pub fn of_process(&self, pid: i32) -> Option<String> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+        let path = path.trim_start_matches('/').trim_end_matches(" (deleted)");
+        // The root may be a directory below the mount point (tests, containers): compare from where it can begin.
+        let below = self.root.components().rev().map(|part| part.as_os_str().to_string_lossy().into_owned()).next()?;
+        Some(match path.strip_prefix(&below).and_then(|rest| rest.strip_prefix('/')) {
+            Some(rest) => rest.to_owned(),
+            None => path.to_owned(),
+        })
+    }
+}
+
+/// `a-b.slice` lies in `a.slice`; `-.slice` is the root.
+fn slice_path(slice: &str) -> String {
+    let Some(stem) = slice.strip_suffix(".slice").filter(|stem| *stem != "-" && !stem.is_empty()) else { return String::new() };
+    let mut path = String::new();
+    let mut prefix = String::new();
+    for part in stem.split('-') {
+        if !prefix.is_empty() {
+            prefix.push('-');
+        }
+        prefix.push_str(part);
+        if !path.is_empty() {
+            path.push('/');
+        }
+        path.push_str(&prefix);
+        path.push_str(".slice");
+    }
+    path
+}
+
+fn open(path: &Path) -> io::Result<OwnedFd> {
+    let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC | rustix::fs::OFlags::RDONLY;
+    Ok(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?)
+}
+
+fn enable_controllers(path: &Path) {
+    let available = std::fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default();
+    for controller in CONTROLLERS {
+        if available.split_whitespace().any(|word| word == controller) {
+            // One at a time: one that cannot be enabled must not cost the others.
+            let _ = std::fs::write(path.join("cgroup.subtree_control"), format!("+{controller}"));
+        }
+    }
+}
+
+fn delegate(path: &Path, owner: Option<(u32, u32)>) {
+    let Some((uid, gid)) = owner else { return };
+    let _ = std::os::unix::fs::chown(path, Some(uid), Some(gid));
+    let files = std::fs::read_to_string("/sys/kernel/cgroup/delegate")
+        .unwrap_or_else(|_| "cgroup.procs\ncgroup.threads\ncgroup.subtree_control\n".to_owned());
+    for file in files.lines() {
+        let _ = std::os::unix::fs::chown(path.join(file), Some(uid), Some(gid));
+    }
+}
+
+/// `major:minor` of a device node, or of the disk that holds a file.
+fn device_of(path: &str) -> Option<String> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let data = std::fs::metadata(path).ok()?;
+    let number = if data.file_type().is_block_device() { data.rdev() } else { data.dev() };
+    Some(format!("{}:{}", rustix::fs::major(number), rustix::fs::minor(number)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn slices_nest_by_their_names() {
+        assert_eq!(Cgroups::relative("docker.service", None), "system.slice/docker.service");
+        assert_eq!(Cgroups::relative("a-b.slice", None), "a.slice/a-b.slice");
+        let slice = unit_files::UnitName::parse("-.slice").ok();
+        let config = CgroupConfig { slice, ..CgroupConfig::default() };
+        assert_eq!(Cgroups::relative("x.service", Some(&config)).trim_start_matches('/'), "x.service");
+    }
+
+    #[test]
+    fn knobs_become_files() {
+        let cgroups = Cgroups { root: "/nowhere".into(), memory: 1 << 30, tasks: 1000 };
+        let config = CgroupConfig {
+            cpu_quota_per_sec: Some(Duration::from_millis(1500)),
+            memory_max: Some(Limit::PerMyriad(5000)),
+            cpu_weight: Some(CpuWeight::Weight(50)),
+            tasks_max: Some(Limit::Infinity),
+            ..CgroupConfig::default()
+        };
+        let knobs = cgroups.knobs(&config);
+        for expected in [("cpu.weight", "50"), ("cpu.max", "150000 100000"), ("memory.max", "536870912"), ("pids.max", "max")] {
+            assert!(knobs.iter().any(|(file, value)| (*file, value.as_str()) == expected), "{expected:?} in {knobs:?}");
+        }
+        assert!(cgroups.knobs(&CgroupConfig::default()).contains(&("pids.max", "150".to_owned())), "15 % of the machine");
+    }
+}

@@ -1,0 +1,289 @@
+//! `init exec-helper`: the process between PID 1 and a unit's program.
+//!
+//! PID 1 starts it in the unit's control group with a [`Spec`](spec::Spec); it sets up everything that the unit file asks for and
+//! becomes the program. It reads files and waits where PID 1 must not, and what goes wrong here cannot harm PID 1: it comes back
+//! as one line on a pipe and one of systemd's exit codes.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::process::ExitCode;
+
+use rustix::thread::{CapabilitySet, CapabilitySets};
+use unit_files::exec::{CpuSchedulingPolicy, EXEC_SEARCH_PATH, Privilege};
+
+use self::spec::{ERROR_FD, EXTRA_FD, Failure, SPEC_FD, Spec, exit};
+use crate::sys::process;
+
+mod directories;
+mod environment;
+pub mod identity;
+mod sandbox;
+pub mod spec;
+mod streams;
+
+/// Runs the helper; returns only when the program could not be executed.
+pub fn main(_args: &[String]) -> ExitCode {
+    let error_pipe = process::take_passed_fd(ERROR_FD);
+    let failure = match read_spec() {
+        Ok(spec) => {
+            // Out of the way of the sockets that go to 3, 4, ...
+            let minimum = EXTRA_FD + 2 + i32::try_from(spec.fd_names.len()).unwrap_or(0);
+            let error_pipe = error_pipe.and_then(|fd| Ok(rustix::io::fcntl_dupfd_cloexec(&fd, minimum.max(64))?));
+            let failure = match become_program(&spec) {
+                Ok(never) => match never {},
+                Err(failure) => failure,
+            };
+            report(error_pipe.ok(), &failure);
+            failure
+        }
+        Err(message) => {
+            let failure = Failure { code: exit::FDS, message };
+            report(error_pipe.ok(), &failure);
+            failure
+        }
+    };
+    ExitCode::from(u8::try_from(failure.code).unwrap_or(255))
+}
+
+fn report(pipe: Option<OwnedFd>, failure: &Failure) {
+    let text = serde_json::to_vec(failure).unwrap_or_default();
+    if let Some(pipe) = pipe {
+        let _ = File::from(pipe).write_all(&text);
+    }
+}
+
+fn read_spec() -> Result<Spec, String> {
+    let fd = process::take_passed_fd(SPEC_FD).map_err(|why| format!("no spec was passed: {why}"))?;
+    let mut text = Vec::new();
+    File::from(fd).read_to_end(&mut text).map_err(|why| format!("cannot read the spec: {why}"))?;
+    serde_json::from_slice(&text).map_err(|why| format!("cannot understand the spec: {why}"))
+}
+
+fn fail<E: std::fmt::Display>(code: i32, what: impl Into<String>) -> impl FnOnce(E) -> Failure {
+    let what = what.into();
+    move |why| Failure { code, message: format!("{what}: {why}") }
+}
+
+enum Never {}
+
+fn become_program(spec: &Spec) -> Result<Never, Failure> {
+    let context = &spec.context;
+    process::reset_signals(context.ignore_sigpipe);
+    process::new_session();
+    if let Some(path) = &spec.join_cgroup {
+        std::fs::write(path, "0").map_err(fail(exit::CGROUP, path))?;
+    }
+    let mut first = EXTRA_FD;
+    if spec.idle {
+        wait_until_idle(first);
+        first += 1;
+    }
+    let mut sockets = Vec::new();
+    for (offset, name) in (0..).zip(&spec.fd_names) {
+        let fd = process::take_passed_fd(first + offset).map_err(fail(exit::FDS, "a passed socket is missing"))?;
+        let flags = rustix::fs::fcntl_getfl(&fd).map_err(fail(exit::FDS, "a passed socket"))?;
+        let flags = if spec.non_blocking { flags | rustix::fs::OFlags::NONBLOCK } else { flags - rustix::fs::OFlags::NONBLOCK };
+        rustix::fs::fcntl_setfl(&fd, flags).map_err(fail(exit::FDS, "a passed socket"))?;
+        let high = rustix::io::fcntl_dupfd_cloexec(&fd, 128).map_err(fail(exit::FDS, "a passed socket"))?;
+        sockets.push((name.clone(), high));
+    }
+    let identity = Identity::find(spec)?;
+    streams::set_up(spec, &sockets)?;
+    scheduling(spec)?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(context.umask));
+    let made = directories::make(spec, identity.user.as_ref().map(|user| (user.uid, identity.gid)))?;
+    let mut variables = environment::collect(spec, identity.user.as_ref(), &made)?;
+    for (kind, limit) in &context.limits {
+        process::set_limit(*kind as u32, limit.soft, limit.hard).map_err(fail(exit::LIMITS, format!("cannot set Limit{kind:?}=")))?;
+    }
+    if spec.command.privilege != Privilege::Full {
+        sandbox::enter(spec)?;
+    }
+    working_directory(spec, identity.user.as_ref())?;
+    let argv = spec.command.expand(&variables);
+    let program = find_program(spec)?;
+    identity.assume(spec)?;
+    for (number, (_, fd)) in (process::FIRST_PASSED_FD..).zip(&sockets) {
+        if spec.listen {
+            process::place_fd(fd.as_fd(), number).map_err(fail(exit::FDS, "cannot pass a socket"))?;
+        }
+    }
+    if spec.listen && !sockets.is_empty() {
+        variables.insert("LISTEN_PID".into(), std::process::id().to_string());
+        variables.insert("LISTEN_FDS".into(), sockets.len().to_string());
+        variables.insert("LISTEN_FDNAMES".into(), spec.fd_names.join(":"));
+    }
+    if let Some(interval) = spec.watchdog {
+        variables.insert("WATCHDOG_USEC".into(), interval.to_string());
+        variables.insert("WATCHDOG_PID".into(), std::process::id().to_string());
+    }
+    let text = |value: String| CString::new(value).map_err(fail(exit::EXEC, "a zero byte in the command line"));
+    let argv: Vec<CString> = argv.into_iter().map(text).collect::<Result<_, _>>()?;
+    let variables: Vec<CString> = variables.into_iter().map(|(name, value)| text(format!("{name}={value}"))).collect::<Result<_, _>>()?;
+    let path = text(program.clone())?;
+    let why = process::execute(&path, &argv, &variables);
+    Err(Failure { code: exit::EXEC, message: format!("cannot execute {program}: {why}") })
+}
+
+fn wait_until_idle(number: i32) {
+    let Ok(pipe) = process::take_passed_fd(number) else { return };
+    let mut fds = [rustix::event::PollFd::new(&pipe, rustix::event::PollFlags::IN)];
+    let _ = rustix::event::poll(&mut fds, Some(&rustix::event::Timespec { tv_sec: 5, tv_nsec: 0 }));
+}
+
+fn scheduling(spec: &Spec) -> Result<(), Failure> {
+    let context = &spec.context;
+    if let Some(score) = context.oom_score_adjust {
+        std::fs::write("/proc/self/oom_score_adj", score.to_string()).map_err(fail(exit::OOM_ADJUST, "cannot set OOMScoreAdjust="))?;
+    }
+    if let Some(nice) = context.nice {
+        rustix::process::setpriority_process(None, nice).map_err(fail(exit::NICE, "cannot set Nice="))?;
+    }
+    if matches!(context.cpu_scheduling_policy, Some(CpuSchedulingPolicy::Idle | CpuSchedulingPolicy::Batch)) && context.nice.is_none() {
+        // Without the scheduling classes, the nearest thing that does not take more than was asked for.
+        let _ = rustix::process::setpriority_process(None, 19);
+    }
+    if !context.cpu_affinity.is_empty() {
+        let mut set = rustix::thread::CpuSet::new();
+        for cpu in context.cpu_affinity.iter().filter(|cpu| (**cpu as usize) < rustix::thread::CpuSet::MAX_CPU) {
+            set.set(*cpu as usize);
+        }
+        rustix::thread::sched_setaffinity(None, &set).map_err(fail(exit::CPUAFFINITY, "cannot set CPUAffinity="))?;
+    }
+    if let Some(slack) = context.timer_slack {
+        let slack = std::num::NonZeroU64::new(u64::try_from(slack.as_nanos()).unwrap_or(u64::MAX));
+        let _ = rustix::thread::set_current_timer_slack(slack);
+    }
+    Ok(())
+}
+
+fn working_directory(spec: &Spec, user: Option<&identity::User>) -> Result<(), Failure> {
+    let path = match spec.context.working_directory.as_deref() {
+        None => "/",
+        Some("~") => user.map_or("/root", |user| user.home.as_str()),
+        Some(path) => path,
+    };
+    match rustix::process::chdir(path) {
+        Ok(()) => Ok(()),
+        Err(_) if spec.context.working_directory_optional => rustix::process::chdir("/").map_err(fail(exit::CHDIR, "/")),
+        Err(why) => Err(Failure { code: exit::CHDIR, message: format!("cannot change to {path}: {why}") }),
+    }
+}
+
+fn find_program(spec: &Spec) -> Result<String, Failure> {
+    let path = &spec.command.path;
+    if path.contains('/') {
+        return Ok(path.clone());
+    }
+    let mut places: Vec<&str> = spec.context.exec_search_path.iter().map(String::as_str).collect();
+    if places.is_empty() {
+        places.extend(EXEC_SEARCH_PATH);
+    }
+    let executable = |candidate: &String| rustix::fs::access(candidate.as_str(), rustix::fs::Access::EXEC_OK).is_ok();
+    let found = places.iter().map(|place| format!("{place}/{path}")).find(executable);
+    found.ok_or_else(|| Failure { code: exit::EXEC, message: format!("cannot find {path} in {}", places.join(":")) })
+}
+
+/// Who the program runs as.
+struct Identity {
+    user: Option<identity::User>,
+    gid: u32,
+    groups: Vec<u32>,
+    change: bool,
+}
+
+impl Identity {
+    fn find(spec: &Spec) -> Result<Self, Failure> {
+        let context = &spec.context;
+        let etc = Path::new("/etc");
+        let user = match context.user.as_deref() {
+            Some(name) => {
+                let found = identity::user(etc, name);
+                Some(found.ok_or_else(|| Failure { code: exit::USER, message: format!("there is no user {name} in /etc/passwd") })?)
+            }
+            None => None,
+        };
+        let group = |name: &String| {
+            identity::group(etc, name)
+                .ok_or_else(|| Failure { code: exit::GROUP, message: format!("there is no group {name} in /etc/group") })
+        };
+        let gid = match &context.group {
+            Some(name) => group(name)?,
+            None => user.as_ref().map_or(0, |user| user.gid),
+        };
+        let mut groups = user.as_ref().map(|user| identity::groups_of(etc, &user.name)).unwrap_or_default();
+        for name in &context.supplementary_groups {
+            groups.push(group(name)?);
+        }
+        groups.push(gid);
+        groups.sort_unstable();
+        groups.dedup();
+        let kept = matches!(spec.command.privilege, Privilege::Full | Privilege::KeepIdentity) || spec.keep_identity;
+        let change = !kept && (user.is_some() || context.group.is_some() || !context.supplementary_groups.is_empty());
+        Ok(Self { user, gid, groups, change })
+    }
+
+    /// Changes user and groups, and drops capabilities.
+    fn assume(&self, spec: &Spec) -> Result<(), Failure> {
+        use rustix::process::{Gid, Uid};
+        let context = &spec.context;
+        if spec.command.privilege == Privilege::Full {
+            return Ok(());
+        }
+        let keep_capabilities = matches!(spec.command.privilege, Privilege::KeepIdentity);
+        let bounding = context.capability_bounding_set.map(|set| set.0).filter(|_| !keep_capabilities);
+        let ambient = context.ambient_capabilities.map_or(0, |set| set.0) & bounding.unwrap_or(u64::MAX);
+        let ambient = if keep_capabilities { 0 } else { ambient };
+        if let Some(keep) = bounding {
+            for bit in 0..64_u32 {
+                let Some(mask) = 1_u64.checked_shl(bit) else { continue };
+                let one = CapabilitySet::from_bits_retain(mask);
+                if keep & mask == 0 && rustix::thread::capability_is_in_bounding_set(one).unwrap_or(false) {
+                    rustix::thread::remove_capability_from_bounding_set(one)
+                        .map_err(fail(exit::CAPABILITIES, "cannot drop a capability from the bounding set"))?;
+                }
+            }
+        }
+        if self.change {
+            let groups: Vec<Gid> = self.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+            rustix::thread::set_thread_groups(&groups).map_err(fail(exit::GROUP, "cannot set supplementary groups"))?;
+            let gid = Gid::from_raw(self.gid);
+            rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(fail(exit::GROUP, "cannot change the group"))?;
+            if ambient != 0 {
+                rustix::thread::set_keep_capabilities(true).map_err(fail(exit::CAPABILITIES, "cannot keep capabilities"))?;
+            }
+            if let Some(user) = &self.user {
+                let uid = Uid::from_raw(user.uid);
+                rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(fail(exit::USER, format!("cannot become user {}", user.name)))?;
+            }
+        }
+        if ambient != 0 || bounding.is_some() {
+            let root = !self.change || self.user.as_ref().is_none_or(|user| user.uid == 0);
+            let all = rustix::thread::capabilities(None).map_err(fail(exit::CAPABILITIES, "cannot read capabilities"))?;
+            let wanted = match bounding {
+                Some(keep) if root => all.permitted & CapabilitySet::from_bits_retain(keep),
+                None if root => all.permitted,
+                _ => CapabilitySet::from_bits_retain(ambient),
+            };
+            let inheritable = CapabilitySet::from_bits_retain(ambient);
+            let sets = CapabilitySets { effective: wanted, permitted: wanted, inheritable };
+            rustix::thread::set_capabilities(None, sets).map_err(fail(exit::CAPABILITIES, "cannot set capabilities"))?;
+            for bit in 0..64_u32 {
+                let Some(mask) = 1_u64.checked_shl(bit).filter(|mask| ambient & mask != 0) else { continue };
+                rustix::thread::configure_capability_in_ambient_set(CapabilitySet::from_bits_retain(mask), true)
+                    .map_err(fail(exit::CAPABILITIES, "cannot set AmbientCapabilities="))?;
+            }
+        }
+        if context.no_new_privileges {
+            rustix::thread::set_no_new_privs(true).map_err(fail(exit::NO_NEW_PRIVILEGES, "cannot set NoNewPrivileges="))?;
+        }
+        Ok(())
+    }
+}
+
+/// A process environment while it is put together.
+type Variables = BTreeMap<String, String>;

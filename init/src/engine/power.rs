@@ -1,0 +1,171 @@
+//! Going down: containers first, then every unit in reverse order, then `shutdown::finish`; all bounded.
+
+use unit_files::exec::{ExecCommand, ExecContext};
+
+use super::graph::UnitId;
+use super::manager::{Kind, Manager, now};
+use super::protocol::{ActiveState, JobMode, Verb};
+use super::restart::Usec;
+use super::spawn::Process;
+use crate::shutdown::ShutdownKind;
+use crate::sys::process;
+
+/// How long containers get.
+const CONTAINERS: Usec = 12_000_000;
+/// How long all units get together, whatever their own timeouts say.
+const UNITS: Usec = 120_000_000;
+
+/// How far the way down is.
+#[derive(Debug, Default)]
+pub(super) struct PowerState {
+    kind: Option<ShutdownKind>,
+    phase: Phase,
+    helper: Option<i32>,
+    deadline: Option<Usec>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Up,
+    Containers,
+    Units,
+    Now,
+}
+
+impl PowerState {
+    /// Whether nobody has asked for it.
+    pub fn is_none(&self) -> bool {
+        self.kind.is_none()
+    }
+
+    /// Skips stopping units.
+    pub fn immediate(&mut self, kind: ShutdownKind) {
+        self.kind = Some(kind);
+        self.phase = Phase::Now;
+    }
+
+    pub fn next_deadline(&self) -> Option<Usec> {
+        self.deadline
+    }
+
+    /// Notes that the process that stops containers has ended.
+    pub fn helper_ended(&mut self, pid: i32) -> bool {
+        if self.helper != Some(pid) {
+            return false;
+        }
+        self.helper = None;
+        true
+    }
+}
+
+impl Manager {
+    /// Begins the way down; the first request wins.
+    pub fn begin_power(&mut self, kind: ShutdownKind, why: &str) {
+        if !self.power.is_none() {
+            return;
+        }
+        self.power.kind = Some(kind);
+        self.reporter.announce(&format!("garboard: going down ({}): {why}", word(kind)));
+        self.record.phase("shutdown");
+        if self.stop_containers() {
+            self.power.phase = Phase::Containers;
+            self.power.deadline = Some(now().saturating_add(CONTAINERS));
+        } else {
+            self.stop_everything();
+        }
+    }
+
+    /// Containers are told to stop while the network and everything else that they may need is still there.
+    fn stop_containers(&mut self) -> bool {
+        let Some(docker) = self.graph.find("docker.service") else { return false };
+        if self.active_state(docker) != ActiveState::Active {
+            return false;
+        }
+        let script = "ids=$(docker ps -q) && [ -z \"$ids\" ] || exec docker stop -t 8 $ids";
+        let command = ExecCommand {
+            path: "/bin/sh".to_owned(),
+            argv: ["sh", "-c", script].map(str::to_owned).to_vec(),
+            no_expansion: true,
+            ..ExecCommand::default()
+        };
+        let context = ExecContext::default();
+        match self.spawn_in("stop-containers", "system.slice/stop-containers", "", &Process::new(&command, &context)) {
+            Ok(pid) => {
+                self.power.helper = Some(pid);
+                true
+            }
+            Err(why) => {
+                self.reporter.warn(&format!("cannot stop containers: {why}"));
+                false
+            }
+        }
+    }
+
+    fn stop_everything(&mut self) {
+        self.power.phase = Phase::Units;
+        self.power.deadline = Some(now().saturating_add(UNITS));
+        // Mounts are undone by the final phase, which can cope with what is still in use.
+        let units: Vec<UnitId> = self
+            .units
+            .iter()
+            .filter(|(unit, runtime)| {
+                let up = !matches!(runtime.active(), ActiveState::Inactive | ActiveState::Failed) || self.queue.get(**unit).is_some();
+                up && !matches!(runtime.kind, Kind::Mount(_))
+            })
+            .map(|(unit, _)| *unit)
+            .collect();
+        let jobs: Vec<u32> = self.queue.iter().filter(|(_, job)| !job.running).map(|(_, job)| job.id).collect();
+        self.cancel_jobs(&jobs);
+        if let Err(why) = self.enqueue(Verb::Stop, &units, JobMode::ReplaceIrreversibly) {
+            self.reporter.warn(&format!("cannot stop all units together: {why}"));
+            for unit in units {
+                let _ = self.enqueue(Verb::Stop, &[unit], JobMode::IgnoreDependencies);
+            }
+        }
+    }
+
+    /// Goes on with the way down; what to do at its end.
+    pub fn power_step(&mut self) -> Option<ShutdownKind> {
+        let kind = self.power.kind?;
+        let late = self.power.deadline.is_some_and(|deadline| deadline <= now());
+        match self.power.phase {
+            Phase::Up => None,
+            Phase::Now => Some(kind),
+            Phase::Containers => {
+                if self.power.helper.is_none() || late {
+                    if let Some(pid) = self.power.helper.take() {
+                        let _ = process::kill(pid, libc::SIGKILL);
+                    }
+                    self.stop_everything();
+                    self.run_jobs();
+                }
+                None
+            }
+            Phase::Units => {
+                let running = self
+                    .units
+                    .values()
+                    .filter(|runtime| matches!(runtime.kind, Kind::Service(_)))
+                    .any(|runtime| !matches!(runtime.active(), ActiveState::Inactive | ActiveState::Failed));
+                if (self.queue.is_empty() && !running) || late {
+                    if late {
+                        let left: Vec<String> = self.queue.iter().map(|(unit, _)| self.name(unit)).collect();
+                        self.reporter.announce(&format!("garboard: not stopped in time: {}", left.join(" ")));
+                    }
+                    return Some(kind);
+                }
+                None
+            }
+        }
+    }
+}
+
+fn word(kind: ShutdownKind) -> &'static str {
+    match kind {
+        ShutdownKind::Poweroff => "poweroff",
+        ShutdownKind::Reboot => "reboot",
+        ShutdownKind::Halt => "halt",
+        ShutdownKind::Kexec => "kexec",
+    }
+}
