@@ -298,7 +298,7 @@ fn field_match(request: &mut Request, text: &str) -> Result<(), String> {
         "_PID" | "SYSLOG_PID" => filter.pids.push(number()?),
         "_UID" => filter.uids.push(number()?),
         "_SYSTEMD_UNIT" | "UNIT" => filter.units.push(value.into()),
-        "SYSLOG_IDENTIFIER" | "_COMM" => filter.identifiers.push(value.into()),
+        "SYSLOG_IDENTIFIER" => filter.identifiers.push(value.into()),
         "_TRANSPORT" => filter.transports.push(value.into()),
         "PRIORITY" => {
             let one = level(value).ok_or_else(|| format!("'{value}' is no priority"))?;
