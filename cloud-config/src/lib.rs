@@ -20,5 +20,6 @@ pub mod plan;
 pub mod source;
 pub mod status;
 pub mod substitute;
+mod sys;
 pub mod userdata;
 pub mod yaml;

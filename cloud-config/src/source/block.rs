@@ -2,6 +2,7 @@
 //!
 //! Partitions that are this system's own are not opened.
 
+use crate::sys::is_empty_drive;
 use rustix::fs::{Mode, OFlags};
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -46,6 +47,10 @@ fn worth_opening(root: &Path, name: &str) -> bool {
 fn probe(device: &Path) -> Option<Labelled> {
     // Without O_NONBLOCK, opening a drive without a medium may wait for one.
     let fd = rustix::fs::open(device, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()).ok()?;
+    // Other devices answer such a request with an error at once, but only these are asked.
+    if device.file_name().is_some_and(|n| n.to_string_lossy().starts_with("sr")) && is_empty_drive(&fd) {
+        return None;
+    }
     let mut file = fs::File::from(fd);
     let mut start = vec![0_u8; 512];
     file.read_exact(&mut start).ok()?;
