@@ -4,6 +4,8 @@
 //! promises that the same recipe, lock, version and programs give the same bytes; nothing here may read the clock,
 //! the user, the locale or directory order into an output.
 
+pub mod build;
+pub mod cli;
 pub mod debian;
 pub mod image;
 pub mod progress;

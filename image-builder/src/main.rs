@@ -1,3 +1,8 @@
-//! `garboard`, the command of the build host.
+//! `garboard`, the command of the build host: recipes in, images out, and the means to look at and start them. All
+//! work is in the library; this is only the entry.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    image_builder::cli::main()
+}

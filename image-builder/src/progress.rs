@@ -20,6 +20,8 @@ pub enum Phase {
     Root,
     /// One output file.
     Write,
+    /// A machine coming up.
+    Run,
 }
 
 impl fmt::Display for Phase {
@@ -32,6 +34,7 @@ impl fmt::Display for Phase {
             Self::Boot => "boot",
             Self::Root => "root",
             Self::Write => "write",
+            Self::Run => "run",
         })
     }
 }

@@ -13,6 +13,7 @@ mod error;
 pub mod esp;
 pub mod gpt;
 pub mod initramfs;
+pub mod inspect;
 pub mod output;
 pub mod plan;
 pub mod seed;

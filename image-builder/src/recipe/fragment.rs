@@ -68,6 +68,10 @@ pub struct Packages {
     pub mirror: Option<String>,
     /// Whether the suite's security updates are used; default yes.
     pub security: Option<bool>,
+    /// Suites whose release files may have expired. They are verified all the same; what is given up is the promise
+    /// that no newer one was held back.
+    #[serde(default)]
+    pub allow_expired: Vec<String>,
     /// Packages that must be there.
     #[serde(default)]
     pub include: Vec<String>,

@@ -140,6 +140,7 @@ impl Merged {
         self.packages.include.retain(|name| !packages.exclude.contains(name));
         self.packages.include.extend(packages.include);
         self.packages.exclude.extend(packages.exclude);
+        self.packages.allow_expired.extend(packages.allow_expired);
         self.packages.prefer.extend(packages.prefer);
         self.packages.from.extend(packages.from);
         self.groups.extend(fragment.group);
@@ -192,6 +193,7 @@ impl Merged {
                 components: packages.components.unwrap_or_else(|| vec!["main".to_owned()]),
                 mirror: packages.mirror,
                 security: packages.security.unwrap_or(true),
+                allow_expired: unique(packages.allow_expired),
                 include,
                 exclude: unique(packages.exclude),
                 recommends: packages.recommends.unwrap_or(false),

@@ -58,6 +58,8 @@ pub struct Packages {
     pub mirror: Option<String>,
     /// Whether security updates are used.
     pub security: bool,
+    /// Suites that are used although their release files have expired.
+    pub allow_expired: Vec<String>,
     /// Must be there.
     pub include: Vec<String>,
     /// Must not.

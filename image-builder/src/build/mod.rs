@@ -1,0 +1,276 @@
+//! From a recipe to image files: the whole pipeline, each stage's work done elsewhere.
+//!
+//! lock -> fetch -> unpack -> steps -> image -> manifest. What a stage needs of an earlier one is data, so a stage can be
+//! read and tested alone.
+
+mod content;
+mod initramfs;
+mod manifest;
+mod packages;
+mod programs;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use disk_layout::Version;
+use ring::digest;
+use serde::Serialize;
+
+use crate::image::build::{ImageInput, ImageResult, assemble};
+use crate::image::gpt::PartitionSizes;
+use crate::image::output::Format;
+use crate::image::seed::Seed;
+use crate::progress::{Event, Phase, Progress};
+use crate::recipe::Recipe;
+use crate::steps::accounts::{GroupSpec, UserSpec};
+use crate::steps::factory::ImageIdentity;
+use crate::steps::review::{self, Verdict};
+use crate::steps::units::UnitSpec;
+use crate::steps::{self, PackageRecord, StepsInput, StepsOutput};
+use crate::tree::{Body, Tree};
+use manifest::{Manifest, ManifestPackage, Unreviewed};
+
+pub use packages::{Sources, lock};
+
+/// The architecture in file names and the manifest.
+const ARCHITECTURE: &str = "x86_64";
+/// zstd level of the initramfs: the firmware reads it in milliseconds either way, the builder does not.
+const INITRAMFS_LEVEL: i32 = 6;
+/// Where systemd-boot and the stub lie in their package.
+const BOOT_DIRECTORY: &str = "usr/lib/systemd/boot";
+
+/// What is wanted of a build beside the recipe.
+#[derive(Clone, Debug)]
+pub struct BuildRequest {
+    /// The image's version.
+    pub version: Version,
+    /// Where the files go.
+    pub out: PathBuf,
+    /// Which files.
+    pub formats: Vec<Format>,
+    /// Whether the lock must be there and fit.
+    pub locked: bool,
+    /// Whether unreviewed maintainer scripts are an error.
+    pub strict: bool,
+    /// Directory of our own programs.
+    pub programs: Option<PathBuf>,
+    /// Where packages come from.
+    pub sources: Sources,
+}
+
+/// What was built.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// All files, images first.
+    pub files: Vec<PathBuf>,
+    /// Root hash of the verity tree, hexadecimal.
+    pub root_hash: String,
+    /// The image's version.
+    pub version: Version,
+}
+
+/// [`Built`] as `--json` prints it.
+#[derive(Debug, Serialize)]
+pub struct BuildSummary {
+    files: Vec<PathBuf>,
+    root_hash: String,
+    version: String,
+}
+
+impl Built {
+    /// For `--json`.
+    #[must_use]
+    pub fn summary(&self) -> BuildSummary {
+        BuildSummary { files: self.files.clone(), root_hash: self.root_hash.clone(), version: self.version.to_string() }
+    }
+}
+
+/// Builds an image.
+///
+/// # Errors
+/// When any stage fails; nothing is left under a final name that is not complete.
+pub fn build(recipe: &Recipe, request: &BuildRequest, progress: &dyn Progress) -> Result<Built> {
+    fs::create_dir_all(&request.out).with_context(|| format!("cannot make the output directory {}", request.out.display()))?;
+    let mut chosen = packages::choose(recipe, &request.sources, request.locked, progress)?;
+    let unpacked = packages::unpack(&mut chosen, progress)?;
+    let mut tree = unpacked.tree;
+
+    progress.event(Event::Begin { phase: Phase::Tree, total: None });
+    let init = programs::place(&mut tree, &programs::directory(request.programs.as_deref()))?;
+    let input = steps_input(recipe, request, unpacked.records.clone(), chosen.ids())?;
+    let output = steps::apply(&mut tree, &input)?;
+    for text in &output.warnings {
+        progress.event(Event::Warning { text: text.clone() });
+    }
+    chosen.pin_ids(&output.ids, request.locked)?;
+    let unreviewed = unreviewed_scripts(recipe, &input.packages, request.strict, progress)?;
+    let boot = take_boot_parts(&mut tree, &output)?;
+    let initramfs = initramfs::tree(&tree, init, &output.initramfs_modules)?;
+    let summary = format!("{} files from {} packages", tree.len(), unpacked.records.len());
+    progress.event(Event::End { phase: Phase::Tree, summary });
+
+    let name = format!("{}-{}-{ARCHITECTURE}", recipe.name, request.version);
+    let os_release = read_text(&tree, "usr/lib/os-release")?;
+    let image = assemble(
+        &ImageInput {
+            tree: &tree,
+            version: request.version.clone(),
+            kernel: boot.kernel,
+            kernel_release: &boot.release,
+            initramfs: &initramfs,
+            stub: boot.stub,
+            systemd_boot: boot.systemd_boot,
+            os_release: &os_release,
+            cmdline: &recipe.kernel.cmdline,
+            sizes: PartitionSizes { esp: recipe.partitions.esp.0, root: recipe.partitions.root.0, state: recipe.partitions.state.0 },
+            seed: Seed::from_content(name.as_bytes()),
+            initramfs_level: INITRAMFS_LEVEL,
+            formats: &request.formats,
+            directory: request.out.clone(),
+            base_name: &name,
+        },
+        progress,
+    )?;
+    let manifest = manifest_of(recipe, request, &image, &boot.release, unpacked.manifest, unreviewed, &tree)?;
+    let mut files: Vec<PathBuf> = image.outputs.iter().map(|output| output.path.clone()).collect();
+    for (ending, text) in [("manifest.json", manifest.to_json()), ("spdx.json", manifest.to_spdx())] {
+        let path = request.out.join(format!("{name}.{ending}"));
+        write_whole(&path, &text)?;
+        files.push(path);
+    }
+    chosen.save()?;
+    Ok(Built { files, root_hash: image.root_hash_hex(), version: request.version.clone() })
+}
+
+fn steps_input(recipe: &Recipe, request: &BuildRequest, packages: Vec<PackageRecord>, ids: steps::accounts::Ids) -> Result<StepsInput> {
+    let groups = recipe.groups.iter().map(|group| GroupSpec { name: group.name.clone(), gid: group.gid });
+    let users = recipe.users.iter().map(|user| UserSpec {
+        name: user.name.clone(),
+        uid: user.uid,
+        group: user.group.clone(),
+        groups: user.groups.clone(),
+        home: user.home.clone(),
+        shell: user.shell.clone(),
+        gecos: user.gecos.clone(),
+    });
+    Ok(StepsInput {
+        image: ImageIdentity { name: disk_layout::IMAGE_ID.to_owned(), version: request.version.to_string() },
+        packages,
+        groups: groups.collect(),
+        users: users.collect(),
+        ids,
+        entries: content::entries(recipe)?,
+        remove: recipe.remove.clone(),
+        alternatives: recipe.alternatives.clone(),
+        units: UnitSpec { enable: recipe.enable.clone(), mask: recipe.mask.clone() },
+        initramfs_modules: recipe.kernel.initramfs_modules.clone(),
+    })
+}
+
+/// Maintainer scripts that are not what was reviewed: named in the output and the manifest, fatal with `--strict`.
+fn unreviewed_scripts(recipe: &Recipe, packages: &[PackageRecord], strict: bool, progress: &dyn Progress) -> Result<Vec<Unreviewed>> {
+    let own = recipe.review.iter().map(|(package, review)| {
+        let verdict = Verdict { scripts: review.scripts.clone(), verdict: review.verdict.clone() };
+        (package.clone(), verdict)
+    });
+    let findings = review::table()?.with(own).findings(packages);
+    for finding in &findings {
+        progress.event(Event::Warning { text: finding.to_string() });
+    }
+    if strict && !findings.is_empty() {
+        bail!(
+            "--strict: {} maintainer scripts are not reviewed; when you have read them, add to the recipe: {}",
+            findings.len(),
+            review::suggestion(&findings)
+        );
+    }
+    Ok(findings.into_iter().map(|finding| Unreviewed { package: finding.package, script: finding.script, sha256: finding.found }).collect())
+}
+
+/// What goes into the UKI and onto the ESP, and so leaves the root file system.
+struct BootParts {
+    kernel: Body,
+    release: String,
+    stub: Body,
+    systemd_boot: Body,
+}
+
+fn take_boot_parts(tree: &mut Tree, output: &StepsOutput) -> Result<BootParts> {
+    let release = output.kernel.clone().ok_or_else(|| anyhow!("no kernel is in the image: [kernel] package must name one"))?;
+    let file = |path: &str, package: &str| {
+        tree.file(path).cloned().ok_or_else(|| anyhow!("'{path}' is not in the image: add the package {package} to the recipe"))
+    };
+    let parts = BootParts {
+        kernel: file(&format!("boot/vmlinuz-{release}"), "of [kernel]")?,
+        stub: file(&format!("{BOOT_DIRECTORY}/efi/linuxx64.efi.stub"), "systemd-boot-efi")?,
+        systemd_boot: file(&format!("{BOOT_DIRECTORY}/efi/systemd-bootx64.efi"), "systemd-boot-efi")?,
+        release,
+    };
+    tree.remove(BOOT_DIRECTORY);
+    let boot: Vec<String> = tree.below("boot").map(|(path, _)| path.to_owned()).collect();
+    for path in boot {
+        tree.remove(&path);
+    }
+    Ok(parts)
+}
+
+fn read_text(tree: &Tree, path: &str) -> Result<String> {
+    let body = tree.file(path).ok_or_else(|| anyhow!("'{path}' is not in the image"))?;
+    let bytes = body.read().with_context(|| format!("cannot read '{path}' of the image"))?;
+    String::from_utf8(bytes).map_err(|_| anyhow!("'{path}' of the image is not text"))
+}
+
+fn manifest_of(
+    recipe: &Recipe,
+    request: &BuildRequest,
+    image: &ImageResult,
+    kernel: &str,
+    packages: Vec<ManifestPackage>,
+    unreviewed_scripts: Vec<Unreviewed>,
+    tree: &Tree,
+) -> Result<Manifest> {
+    let mut hashes = BTreeMap::new();
+    for path in programs::paths() {
+        let bytes = tree.file(path).map(Body::read).transpose().with_context(|| format!("cannot read '{path}' of the image"))?;
+        hashes.insert(path.to_owned(), sha256(&bytes.unwrap_or_default()));
+    }
+    Ok(Manifest {
+        schema: 1,
+        name: recipe.name.clone(),
+        version: request.version.to_string(),
+        architecture: ARCHITECTURE.to_owned(),
+        builder: env!("CARGO_PKG_VERSION").to_owned(),
+        root_hash: image.root_hash_hex(),
+        kernel: kernel.to_owned(),
+        cmdline: image.cmdline.clone(),
+        root_bytes: image.root_size,
+        slot_bytes: image.slot_size,
+        uki: image.uki_name.to_string(),
+        uki_sha256: sha256(&image.uki),
+        programs: hashes,
+        packages,
+        unreviewed_scripts,
+    })
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    digest::digest(&digest::SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes a file that is complete or not there.
+fn write_whole(path: &Path, text: &str) -> Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || {
+        let mut file = tempfile::Builder::new().permissions(permissions()).tempfile_in(directory)?;
+        std::io::Write::write_all(&mut file, text.as_bytes())?;
+        file.persist(path).map_err(|error| error.error)?;
+        Ok::<(), std::io::Error>(())
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn permissions() -> fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(0o644)
+}

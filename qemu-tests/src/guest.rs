@@ -1,0 +1,330 @@
+//! A machine under test.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use image_builder::qemu::{Accelerator, Disk, DiskFormat, Host, Machine, Nic, Seed};
+use tempfile::TempDir;
+
+use crate::console::Console;
+use crate::qmp;
+use crate::ssh::{Reply, Ssh};
+
+/// How long anything may take under emulation on a busy host before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// What a machine is made of, before it is started.
+#[derive(Debug)]
+pub struct Setup {
+    directory: TempDir,
+    image: PathBuf,
+    disk_gib: u32,
+    memory_mib: u32,
+    seed: Option<Seed>,
+    key: String,
+    fw_cfg: Vec<(String, PathBuf)>,
+    extra_disks: Vec<PathBuf>,
+    expected_trouble: Vec<&'static str>,
+}
+
+impl Setup {
+    /// A machine of the image that was built from `recipes/<recipe>.toml`.
+    #[must_use]
+    pub fn of(recipe: &str) -> Self {
+        let images = std::env::var_os("GARBOARD_TEST_IMAGES").map_or_else(default_images, PathBuf::from);
+        let image = images.join(format!("{recipe}-1.0.0-x86_64.raw"));
+        assert!(image.exists(), "{} is not there: run `make test`, or build it as scripts/test does", image.display());
+        let directory = tempfile::Builder::new().prefix("garboard-test-").tempdir().expect("a temporary directory");
+        let key = Ssh::make_key(&directory.path().join("key"));
+        let seed =
+            Seed { instance_id: "i-test".into(), hostname: None, ssh_keys: vec![key.clone()], user_data: b"#cloud-config\n".to_vec() };
+        Self {
+            directory,
+            image,
+            disk_gib: 8,
+            memory_mib: if recipe == "docker" { 2048 } else { 1024 },
+            seed: Some(seed),
+            key,
+            fw_cfg: Vec::new(),
+            extra_disks: Vec::new(),
+            expected_trouble: Vec::new(),
+        }
+    }
+
+    /// User data on the NoCloud disk.
+    #[must_use]
+    pub fn user_data(mut self, text: &str) -> Self {
+        self.seed.as_mut().expect("a NoCloud disk").user_data = text.as_bytes().to_vec();
+        self
+    }
+
+    /// No NoCloud disk.
+    #[must_use]
+    pub fn without_seed(mut self) -> Self {
+        self.seed = None;
+        self
+    }
+
+    /// The key that [`Guest::run`] uses, for user data of other sources.
+    #[must_use]
+    pub fn public_key(&self) -> &str {
+        &self.key
+    }
+
+    /// A firmware configuration item.
+    #[must_use]
+    pub fn fw_cfg(mut self, name: &str, content: &str) -> Self {
+        let path = self.directory.path().join(format!("fw-cfg-{}", self.fw_cfg.len()));
+        fs::write(&path, content).expect("write the firmware item");
+        self.fw_cfg.push((name.to_owned(), path));
+        self
+    }
+
+    /// One more disk, read-only, made by `make` at the path it is given.
+    #[must_use]
+    pub fn disk(mut self, make: impl FnOnce(&Path)) -> Self {
+        let path = self.directory.path().join(format!("extra-{}.img", self.extra_disks.len()));
+        make(&path);
+        self.extra_disks.push(path);
+        self
+    }
+
+    /// Size of the machine's disk.
+    #[must_use]
+    pub fn disk_gib(mut self, size: u32) -> Self {
+        self.disk_gib = size;
+        self
+    }
+
+    /// A console line with this text is part of the test.
+    #[must_use]
+    pub fn expect_trouble(mut self, text: &'static str) -> Self {
+        self.expected_trouble.push(text);
+        self
+    }
+
+    /// Changes the image before the first start: `change` gets a writable copy.
+    #[must_use]
+    pub fn tamper(mut self, change: impl FnOnce(&File)) -> Self {
+        let copy = self.directory.path().join("tampered.raw");
+        let copied = Command::new("cp").args(["--sparse=always", "--reflink=auto"]).arg(&self.image).arg(&copy).status();
+        assert!(copied.expect("cp").success(), "cp failed");
+        change(&File::options().read(true).write(true).open(&copy).expect("open the copy"));
+        self.image = copy;
+        self
+    }
+
+    /// Starts the machine.
+    #[must_use]
+    pub fn start(self) -> Guest {
+        let host = Host::find().expect("a sound QEMU");
+        let directory = self.directory.path();
+        let disk = directory.join("disk.qcow2");
+        let made = Command::new("qemu-img")
+            .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
+            .args([&self.image, &disk])
+            .arg(format!("{}G", self.disk_gib))
+            .status();
+        assert!(made.expect("qemu-img").success(), "qemu-img failed");
+        let vars = directory.join("vars.fd");
+        fs::copy(&host.firmware_vars, &vars).expect("copy the firmware's variables");
+        let mut disks = vec![Disk { path: disk, format: DiskFormat::Qcow2, read_only: false }];
+        if let Some(seed) = &self.seed {
+            let path = directory.join("cidata.img");
+            seed.write(&path).expect("write the NoCloud disk");
+            disks.push(Disk { path, format: DiskFormat::Raw, read_only: true });
+        }
+        disks.extend(self.extra_disks.iter().map(|path| Disk { path: path.clone(), format: DiskFormat::Raw, read_only: true }));
+        let port = free_port();
+        let console = directory.join("console.log");
+        let machine = Machine {
+            memory_mib: self.memory_mib,
+            cpus: 2,
+            accelerator: Accelerator::Emulation,
+            disks,
+            firmware_vars: vars,
+            nics: vec![Nic::User { forward: vec![(port, 22)] }],
+            fw_cfg: self.fw_cfg.clone(),
+            serial: format!("file:{}", console.display()),
+            qmp: Some(directory.join("qmp.sock")),
+            extra: Vec::new(),
+        };
+        let ssh = Ssh { port, key: directory.join("key"), control: directory.join("ssh") };
+        let mut guest = Guest {
+            console: Console::new(console),
+            qmp: directory.join("qmp.sock"),
+            expected_trouble: self.expected_trouble,
+            directory: self.directory,
+            host,
+            machine,
+            ssh,
+            child: None,
+        };
+        guest.power_on();
+        guest
+    }
+}
+
+/// A machine, running or off. Dropping it ends QEMU and checks the console.
+#[derive(Debug)]
+pub struct Guest {
+    /// Its serial console, since it was last switched on.
+    pub console: Console,
+    qmp: PathBuf,
+    expected_trouble: Vec<&'static str>,
+    directory: TempDir,
+    host: Host,
+    machine: Machine,
+    ssh: Ssh,
+    child: Option<Child>,
+}
+
+impl Guest {
+    /// Switches the machine on.
+    pub fn power_on(&mut self) {
+        assert!(self.child.is_none(), "the machine is on already");
+        let errors = File::create(self.directory.path().join("qemu-errors")).expect("a file for QEMU's errors");
+        let child = Command::new(&self.host.qemu)
+            .args(self.machine.arguments(&self.host))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(errors)
+            .spawn()
+            .expect("start QEMU");
+        self.child = Some(child);
+    }
+
+    /// Waits for a text on the console and returns its line from there on.
+    ///
+    /// # Panics
+    /// When it does not come, or the machine ends before.
+    pub fn wait_for(&mut self, mark: &str) -> String {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(line) = self.console.line_with(mark) {
+                return line;
+            }
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().expect("QEMU's state"));
+            assert!(ended.is_none() && Instant::now() < end, "no '{mark}' on the console:\n{}", self.console.tail());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Waits for the boot to be complete and returns the line that says so.
+    pub fn wait_for_boot(&mut self) -> String {
+        self.wait_for("garboard: boot-complete")
+    }
+
+    /// Waits until SSH answers.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn wait_for_ssh(&mut self) {
+        if let Err(reply) = self.ssh.wait("core", PATIENCE) {
+            panic!("no SSH: {}\n{}", reply.err, self.console.tail());
+        }
+    }
+
+    /// Runs a shell command as `core`.
+    #[must_use]
+    pub fn run(&self, script: &str) -> Reply {
+        self.run_as("core", script)
+    }
+
+    /// Runs a shell command as somebody.
+    #[must_use]
+    pub fn run_as(&self, user: &str, script: &str) -> Reply {
+        self.ssh.run(user, script)
+    }
+
+    /// Runs a shell command as `core` that must succeed, and returns its output without the last line's end.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn ok(&self, script: &str) -> String {
+        let reply = self.run(script);
+        assert_eq!(reply.code, 0, "'{script}' failed: {}{}\nconsole:\n{}", reply.out, reply.err, self.console.tail());
+        reply.out.trim_end().to_owned()
+    }
+
+    /// Repeats a command until it succeeds.
+    ///
+    /// # Panics
+    /// When it never does.
+    pub fn eventually(&self, script: &str) -> String {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let reply = self.run(script);
+            if reply.code == 0 {
+                return reply.out.trim_end().to_owned();
+            }
+            assert!(Instant::now() < end, "'{script}' never succeeded: {}{}\nconsole:\n{}", reply.out, reply.err, self.console.tail());
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
+    /// Cuts the power: what was not flushed is lost.
+    pub fn cut_power(&mut self) {
+        self.ssh.close();
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("end QEMU");
+            child.wait().expect("QEMU's end");
+        }
+        self.check_console();
+    }
+
+    /// Presses the power button and waits until the machine is off.
+    pub fn press_power_button(&mut self) {
+        qmp::command(&self.qmp, "system_powerdown");
+        self.wait_until_off();
+    }
+
+    /// Waits until the machine has switched itself off.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn wait_until_off(&mut self) {
+        self.ssh.close();
+        let end = Instant::now() + PATIENCE;
+        let child = self.child.as_mut().expect("a running machine");
+        while child.try_wait().expect("QEMU's state").is_none() {
+            assert!(Instant::now() < end, "the machine does not switch off:\n{}", self.console.tail());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        self.child = None;
+        self.check_console();
+    }
+
+    /// The disk as the machine sees it, while it is off: QEMU's file with its overlay.
+    #[must_use]
+    pub fn disk(&self) -> PathBuf {
+        self.directory.path().join("disk.qcow2")
+    }
+
+    fn check_console(&self) {
+        let trouble = self.console.trouble(&self.expected_trouble);
+        if !std::thread::panicking() {
+            assert!(trouble.is_empty(), "trouble on the console: {trouble:#?}\n{}", self.console.tail());
+        }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            self.cut_power();
+        }
+    }
+}
+
+fn default_images() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../out/test")
+}
+
+/// A port that was free a moment ago. Machines of one test run take different ones because each keeps its own.
+fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a free port").port()
+}

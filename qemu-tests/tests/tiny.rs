@@ -1,0 +1,128 @@
+//! `recipes/tiny` as a machine: boot, state, the reaper, units that misbehave, and power that fails.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::os::unix::fs::FileExt;
+
+use qemu_tests::Setup;
+
+#[test]
+fn first_boot_second_boot_and_a_bigger_disk() {
+    let mut host = Setup::of("tiny").disk_gib(4).start();
+    let line = host.wait_for_boot();
+    assert!(line.starts_with("garboard: boot-complete version=1.0.0 slot=a uptime="), "{line}");
+    host.wait_for_ssh();
+
+    assert_eq!(host.ok("cat /proc/1/comm"), "init");
+    let machine_id = host.ok("cat /etc/machine-id");
+    assert!(machine_id.len() == 32 && machine_id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{machine_id}");
+    let host_key = host.ok("cat /etc/ssh/ssh_host_ed25519_key.pub");
+    assert_eq!(host.ok("findmnt -n -o FSTYPE /"), "erofs");
+    assert_eq!(host.run("sudo touch /usr/bin/x").code, 1, "the root is read-only");
+    let state_mib: u64 = host.ok("df -m --output=size /media/state | tail -n 1").trim().parse().unwrap();
+    assert!(state_mib > 2500, "state grew to the 4 GiB disk: {state_mib} MiB");
+    for directory in ["/var", "/home", "/root", "/opt", "/srv"] {
+        host.ok(&format!("findmnt -n {directory}"));
+    }
+    assert_eq!(host.ok("ls -d /run/systemd/system 2>/dev/null || echo none"), "none");
+    assert_eq!(host.ok("systemctl --failed --no-legend | wc -l"), "0");
+    host.ok("echo kept | sudo tee /etc/kept /var/lib/kept /home/core/kept >/dev/null");
+    host.press_power_button();
+
+    host.power_on();
+    host.wait_for_boot();
+    host.wait_for_ssh();
+    assert_eq!(host.ok("cat /etc/machine-id"), machine_id);
+    assert_eq!(host.ok("cat /etc/ssh/ssh_host_ed25519_key.pub"), host_key);
+    assert_eq!(host.ok("cat /etc/kept /var/lib/kept /home/core/kept"), "kept\nkept\nkept");
+    let clean = host.ok("journalctl -b -k --no-pager -o cat | grep -c 'recovery complete' || true");
+    assert_eq!(clean, "0", "state was unmounted clean");
+    assert_ne!(host.ok("journalctl --list-boots --no-pager | wc -l"), "1");
+}
+
+#[test]
+fn five_hundred_orphans_are_reaped() {
+    let mut host = Setup::of("tiny").start();
+    host.wait_for_boot();
+    host.wait_for_ssh();
+    host.ok("for i in $(seq 500); do (sleep 2 &) ; done");
+    host.eventually("test $(ps -e -o stat= | grep -c '^Z') = 0 && ! pgrep -x sleep");
+    // PID 1 still answers, and is still small.
+    host.ok("systemctl is-active multi-user.target");
+    let resident_kib: u64 = host.ok("awk '/^VmRSS/ {print $2}' /proc/1/status").parse().unwrap();
+    assert!(resident_kib < 6 * 1024, "init has {resident_kib} KiB resident");
+}
+
+#[test]
+fn a_crash_looping_unit_backs_off_and_is_given_up() {
+    let mut host = Setup::of("tiny").expect_trouble("crash").start();
+    host.wait_for_boot();
+    host.wait_for_ssh();
+    let unit = "[Service]\\nExecStart=/bin/false\\nRestart=always\\nRestartSec=100ms\\nRestartSteps=4\\nRestartMaxDelaySec=2s\\n";
+    host.ok(&format!("printf '{unit}' | sudo tee /media/state/units/crash.service >/dev/null; sudo systemctl daemon-reload"));
+    host.ok("sudo systemctl start --no-block crash.service");
+    host.eventually("test $(systemctl show -p NRestarts --value crash.service) -ge 3");
+    // Without backoff, ten seconds at 100 ms would be a hundred starts.
+    host.ok("sleep 10");
+    let restarts: u32 = host.ok("systemctl show -p NRestarts --value crash.service").parse().unwrap();
+    assert!(restarts < 30, "{restarts} restarts");
+    host.ok("systemctl status crash.service || true");
+    host.ok("sudo systemctl stop crash.service && ! systemctl is-active -q crash.service");
+}
+
+#[test]
+fn what_was_synced_survives_a_power_cut_during_writes() {
+    let mut host = Setup::of("tiny").start();
+    host.wait_for_boot();
+    host.wait_for_ssh();
+    host.ok("sudo sh -c 'echo before > /var/lib/synced; sync /var/lib/synced'");
+    host.ok("sudo sh -c 'nohup sh -c \"while :; do dd if=/dev/urandom of=/var/lib/noise bs=1M count=16 conv=fsync; done\" >/dev/null 2>&1 &'; sleep 3");
+    host.cut_power();
+    for _ in 0..2 {
+        host.power_on();
+        host.wait_for_boot();
+        host.wait_for_ssh();
+        assert_eq!(host.ok("cat /var/lib/synced"), "before");
+        assert_eq!(host.ok("systemctl --failed --no-legend | wc -l"), "0");
+        host.cut_power();
+    }
+}
+
+#[test]
+fn a_corrupted_root_block_is_never_served() {
+    // A byte in the middle of the first slot's root: in the data of some file.
+    let corrupt = |image: &std::fs::File| {
+        let root = (1 << 20) + (128 << 20);
+        let mut block = vec![0_u8; 4096];
+        let mut changed = 0;
+        // Change many blocks so that one of them is read during boot.
+        for index in (0..20_000_u64).step_by(7) {
+            let at = root + (2 << 20) + index * 4096;
+            image.read_exact_at(&mut block, at).unwrap();
+            if block.iter().any(|&byte| byte != 0) {
+                block[100] ^= 0xff;
+                image.write_all_at(&block, at).unwrap();
+                changed += 1;
+            }
+        }
+        assert!(changed > 100);
+    };
+    let mut host = Setup::of("tiny").tamper(corrupt).expect_trouble("").start();
+    host.wait_for("device-mapper: verity:");
+    host.wait_for("Rebooting in");
+    assert!(host.console.line_with("garboard: boot-complete").is_none());
+}
+
+#[test]
+fn broken_units_and_a_broken_cloud_config_do_not_stop_a_boot() {
+    let user_data = "#cloud-config\nhostname: still-here\nusers: 7\nwrite_files:\n  - path: /etc/good\n    content: good\n  - path: relative\n    content: bad\ncoreos:\n  units:\n    - name: broken.service\n      command: start\n      content: |\n        [Service]\n        Type=nonsense\n        ExecStart=not-absolute \"unclosed\n";
+    let mut host = Setup::of("tiny").user_data(user_data).expect_trouble("broken").expect_trouble("cloud-config").start();
+    host.wait_for_boot();
+    host.wait_for_ssh();
+    assert_eq!(host.ok("hostname"), "still-here");
+    assert_eq!(host.ok("cat /etc/good"), "good");
+    assert!(host.ok("systemctl status broken.service 2>&1 || true").contains("broken.service"));
+    let status = host.ok("cloud-config status || true");
+    assert!(status.contains("users") && status.contains("relative"), "{status}");
+    // A unit file of any bytes.
+    host.ok("sudo sh -c 'head -c 100000 /dev/urandom > /media/state/units/noise.service'; sudo systemctl daemon-reload; systemctl is-active multi-user.target");
+}
