@@ -1,4 +1,4 @@
-//! Shell patterns: `*`, `?`, `[a-z]`, `[!a-z]`, and `\\` before a character that is meant as itself. Bytes are compared, without
+//! Shell patterns: `*`, `?`, `[a-z]`, `[!a-z]`, and `\` before a character that is meant as itself. Bytes are compared, without
 //! allocating: a sweep over all devices matches hundreds of thousands of times.
 
 /// Whether `text` matches `pattern` as a whole. A star matches slashes too; callers that must not cross them match component by component.

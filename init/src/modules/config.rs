@@ -10,6 +10,9 @@ use crate::glob;
 /// The directories of `modprobe.d`, the strongest first.
 pub const DIRECTORIES: [&str; 4] = ["etc/modprobe.d", "run/modprobe.d", "usr/local/lib/modprobe.d", "usr/lib/modprobe.d"];
 
+/// What the kernel's own index does not say: who opens `/dev/kvm` gets `kvm` loaded by its device number, and that alone does nothing.
+const BUILT_IN: &str = "softdep kvm post: kvm_intel kvm_amd\n";
+
 /// Everything that was configured about modules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
@@ -25,6 +28,7 @@ impl Config {
     #[must_use]
     pub fn read(root: &Path, cmdline: &CommandLine) -> Self {
         let mut config = Self::default();
+        config.add(BUILT_IN);
         for (_, text) in crate::dropin::read_all(root, &DIRECTORIES, "conf") {
             config.add(&text);
         }
