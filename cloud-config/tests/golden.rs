@@ -55,3 +55,34 @@ fn refused_items_are_named_and_the_rest_is_planned() {
         assert!(understood.has_errors(), "{}", case.display());
     }
 }
+
+mod any_bytes {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Lines of a cloud-config, put together anyhow.
+    fn line() -> impl Strategy<Value = String> {
+        let keys = "users|groups|coreos|units|etcd2|write_files|content|runcmd|bootcmd|name|path|hostname|chpasswd|list|drop_ins|owner|permissions|sudo|user";
+        (0_usize..4, any::<bool>(), proptest::string::string_regex(keys).unwrap(), "[ -~é\u{E0F1}\u{E0F2}\0]{0,12}")
+            .prop_map(|(indent, item, key, value)| format!("{}{}{key}: {value}\n", "  ".repeat(indent), if item { "- " } else { "" }))
+    }
+
+    fn run(bytes: &[u8]) {
+        let metadata = Metadata { hostname: Some("..".into()), keys: vec!["\n".into()], ..Metadata::default() };
+        let understood = understand(bytes, bytes, &metadata, &Facts::default(), Diagnostics::default());
+        render(&understood.plan, &|_| Some(bytes.to_vec()));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            run(&bytes);
+            run(&[b"#cloud-config\n", bytes.as_slice()].concat());
+        }
+
+        #[test]
+        fn nothing_like_a_cloud_config_panics(lines in proptest::collection::vec(line(), 0..12)) {
+            run(format!("#cloud-config\n{}", lines.concat()).as_bytes());
+        }
+    }
+}

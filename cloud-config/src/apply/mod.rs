@@ -107,8 +107,7 @@ pub fn instance_dir(id: &str) -> String {
 
 /// Carries out every step.
 pub fn apply(plan: &Plan, instance: &str, system: &mut dyn System) -> Vec<Done> {
-    let mut run =
-        Run { system, units_changed: false, network_changed: false, queue: FinalQueue::default(), instance: instance_dir(instance) };
+    let mut run = Run { system, units_changed: false, queue: FinalQueue::default(), instance: instance_dir(instance) };
     let mut done: Vec<Done> = plan.steps.iter().map(|step| run.step(step)).collect();
     if let Err(detail) = run.finish(plan) {
         let what = "queue the final stage".to_owned();
@@ -120,7 +119,6 @@ pub fn apply(plan: &Plan, instance: &str, system: &mut dyn System) -> Vec<Done> 
 struct Run<'s> {
     system: &'s mut dyn System,
     units_changed: bool,
-    network_changed: bool,
     queue: FinalQueue,
     instance: String,
 }
@@ -136,7 +134,6 @@ impl Run<'_> {
         let (outcome, detail) = self.action(&step.action).unwrap_or_else(|why| (Outcome::Failed, Some(why)));
         if outcome == Outcome::Changed {
             self.units_changed |= changes_units(&step.action);
-            self.network_changed |= matches!(&step.action, Action::WriteFile(f) if f.path.contains("/network/"));
         }
         Done { place: step.place, what: describe(&step.action), outcome, detail }
     }
@@ -161,7 +158,7 @@ impl Run<'_> {
                 .system
                 .systemctl(&["try-reload-or-restart", "--no-block", "garboard-network.service"])
                 .map(|()| (Outcome::Queued, None)),
-            Action::DaemonReload | Action::NetworkReload => Ok(changed(false)),
+            Action::DaemonReload => Ok(changed(false)),
             Action::Enable { unit, runtime: false } => self.system.systemctl(&["enable", unit]).map(|()| changed(true)),
             Action::Enable { unit, runtime: true } => self.system.systemctl(&["enable", "--runtime", unit]).map(|()| changed(true)),
             Action::Command { unit, verb } => self.system.systemctl(&[verb, "--no-block", unit]).map(|()| (Outcome::Queued, None)),

@@ -119,9 +119,12 @@ impl Reader<'_> {
             runtime: self.opt_bool(&fields, "runtime").unwrap_or(false),
             content: self.opt_text(&fields, "content").filter(|c| !c.is_empty()),
             command: self.unit_command(&fields),
-            drop_ins: fields.get("drop_ins").map(|n| self.drop_ins(n, &fields.path("drop_ins"))).unwrap_or_default(),
+            drop_ins: fields.get("drop_ins").map(|n| self.drop_ins(n, &fields.path("drop_ins"), &name)).unwrap_or_default(),
             name,
         };
+        if let (Some(text), Some(node), false) = (&unit.content, fields.get("content"), unit.is_network()) {
+            self.check_unit_text(&unit.name, text, (fields.line_of("content"), node), &fields.path("content"), true);
+        }
         if unit.mask == Some(true)
             && (unit.content.is_some() || unit.enable || unit.command.as_deref().is_some_and(|c| c.contains("start")))
         {
@@ -147,7 +150,7 @@ impl Reader<'_> {
         None
     }
 
-    fn drop_ins(&mut self, node: &Node, at: &str) -> Vec<DropIn> {
+    fn drop_ins(&mut self, node: &Node, at: &str, unit: &str) -> Vec<DropIn> {
         let mut drop_ins = Vec::new();
         for (path, item) in self.list(node, at) {
             let Some(fields) = self.fields(item, &path, DROP_IN) else { continue };
@@ -156,6 +159,9 @@ impl Reader<'_> {
                 self.error(item.place, format!("`{path}.name` must be a file name that ends in `.conf`"));
             }
             let content = self.opt_text(&fields, "content").unwrap_or_default();
+            if let Some(node) = fields.get("content") {
+                self.check_unit_text(unit, &content, (fields.line_of("content"), node), &fields.path("content"), false);
+            }
             drop_ins.push(DropIn { name, content });
         }
         drop_ins

@@ -8,6 +8,7 @@ pub mod etcd;
 pub mod files;
 pub mod keys;
 pub mod reader;
+mod unit_text;
 pub mod users;
 
 use crate::diagnostics::Diagnostics;

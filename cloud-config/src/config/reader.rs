@@ -36,6 +36,11 @@ impl<'n> Fields<'n> {
         self.entries.iter().find(|(k, _)| *k == key).map(|(_, e)| &e.node)
     }
 
+    /// The line of a key; 0 if it is absent.
+    pub fn line_of(&self, key: &str) -> u32 {
+        self.entries.iter().find(|(k, _)| *k == key).map_or(0, |(_, e)| e.place.line)
+    }
+
     /// `users[0].name`.
     pub fn path(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }

@@ -83,7 +83,7 @@ impl Reader<'_> {
         None
     }
 
-    /// `users`: a list of names and maps, a map of maps, or names with commas. The flag says whether `default` is among them.
+    /// `users`: a list of names and maps, a map of maps, or names with commas.
     pub fn users(&mut self, node: &Node) -> Vec<User> {
         let mut users = Vec::new();
         match &node.value {

@@ -113,8 +113,6 @@ pub enum Action {
     },
     /// Let init read its units again, if any changed.
     DaemonReload,
-    /// Let the network daemon read its files again, if any changed.
-    NetworkReload,
     /// Carry out `[Install]`.
     Enable {
         /// Which.

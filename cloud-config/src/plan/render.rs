@@ -62,7 +62,6 @@ pub fn describe(action: &Action) -> String {
         Action::Password { user, .. } => format!("password of {user}"),
         Action::AuthorizedKeys { user, keys } => format!("{} ssh key{} for {user}", keys.len(), if keys.len() == 1 { "" } else { "s" }),
         Action::DaemonReload => "systemctl daemon-reload".to_owned(),
-        Action::NetworkReload => "reload the network's files".to_owned(),
         Action::Enable { unit, runtime } => format!("systemctl enable {}{unit}", if *runtime { "--runtime " } else { "" }),
         Action::Command { unit, verb } => format!("systemctl {verb} {unit}"),
         Action::Queue { name, frequency, .. } => {

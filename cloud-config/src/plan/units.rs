@@ -31,16 +31,15 @@ pub(super) fn plan(config: &Config, plan: &mut Plan, diagnostics: &mut Diagnosti
     if plan.steps.iter().any(|s| changes_units(&s.action)) {
         plan.push(Default::default(), Action::DaemonReload);
     }
-    if units.iter().any(Unit::is_network) {
-        plan.push(Default::default(), Action::NetworkReload);
-    }
     let engine = || units.iter().filter(|u| !u.is_network());
     for unit in engine().filter(|u| u.enable) {
         plan.push(unit.place, Action::Enable { unit: unit.name.clone(), runtime: unit.runtime });
     }
     for unit in engine() {
         if let Some(verb) = &unit.command {
-            plan.push(unit.place, Action::Command { unit: unit.name.clone(), verb: verb.clone() });
+            // The old name of one verb.
+            let verb = if verb == "reload-or-try-restart" { "try-reload-or-restart" } else { verb };
+            plan.push(unit.place, Action::Command { unit: unit.name.clone(), verb: verb.to_owned() });
         }
     }
 }
@@ -73,6 +72,7 @@ fn files(unit: &Unit, plan: &mut Plan) {
     };
     let path = format!("{dir}/{}", unit.name);
     if unit.is_network() {
+        // The network daemon watches these directories itself.
         if let Some(content) = &unit.content {
             plan.push(unit.place, Action::WriteFile(FileAction::system(path, 0o644, content.clone())));
         }
