@@ -154,10 +154,6 @@ impl Run<'_> {
             Action::Password { user, hash } => self.password(user, hash),
             Action::AuthorizedKeys { user, keys } => self.authorized_keys(user, keys),
             Action::DaemonReload if self.units_changed => self.system.systemctl(&["daemon-reload"]).map(|()| changed(true)),
-            Action::NetworkReload if self.network_changed => self
-                .system
-                .systemctl(&["try-reload-or-restart", "--no-block", "garboard-network.service"])
-                .map(|()| (Outcome::Queued, None)),
             Action::DaemonReload => Ok(changed(false)),
             Action::Enable { unit, runtime: false } => self.system.systemctl(&["enable", unit]).map(|()| changed(true)),
             Action::Enable { unit, runtime: true } => self.system.systemctl(&["enable", "--runtime", unit]).map(|()| changed(true)),
