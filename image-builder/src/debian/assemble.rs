@@ -98,9 +98,7 @@ impl Package {
             let (_, bytes, sha256) = file(name)?;
             Some((name.to_owned(), Script { bytes: bytes.clone(), sha256: *sha256 }))
         });
-        let copyright = format!("usr/share/doc/{}/copyright", locked.name);
-        let copyright = unpacked.entries.iter().any(|entry| entry.path == copyright).then_some(copyright);
-        Ok(Self { locked: locked.clone(), control, conffiles, scripts: scripts.collect(), shlibs: text("shlibs"), copyright })
+        Ok(Self { locked: locked.clone(), control, conffiles, scripts: scripts.collect(), shlibs: text("shlibs"), copyright: None })
     }
 
     /// Whether `Replaces` lets it take over files of another package.
@@ -133,6 +131,10 @@ pub fn assemble(mut parts: Vec<(LockedPackage, Unpacked)>) -> Result<Assembled, 
         for entry in unpacked.entries.iter() {
             add(&mut tree, entry, unpacked, package, &packages, &origin)?;
         }
+    }
+    for package in &mut packages {
+        // Often the directory is a link to that of another package of the same source.
+        package.copyright = tree.resolve(&format!("usr/share/doc/{}/copyright", package.locked.name));
     }
     packages.sort_by(|a, b| a.locked.name.cmp(&b.locked.name));
     Ok(Assembled { tree, packages })

@@ -18,10 +18,13 @@ pub mod digest;
 pub mod fetch;
 pub mod lock;
 pub mod mirror;
+mod names;
 mod packages;
 pub mod release;
 pub mod request;
 pub mod resolve;
+#[cfg(test)]
+mod resolve_tests;
 mod suites;
 #[cfg(test)]
 mod testing;
@@ -205,10 +208,12 @@ impl Debian {
             let wanted = self.wanted(lock, packages.iter().copied())?;
             self.fetch_all(&wanted, progress)?;
             progress.event(Event::Begin { phase: Phase::Unpack, total: Some(packages.iter().map(|package| package.size).sum()) });
-            let jobs: Vec<(&LockedPackage, &Wanted)> = packages.into_iter().zip(&wanted).collect();
-            let unpacked = parallel(&jobs, |(package, wanted)| self.unpack_one(package, wanted, progress))?;
+            let mut jobs: Vec<(usize, (&LockedPackage, &Wanted))> = missing.into_iter().zip(packages.into_iter().zip(&wanted)).collect();
+            // The kernel alone takes as long as most others together: large ones first keep all cores busy to the end.
+            jobs.sort_by_key(|(at, (package, _))| (std::cmp::Reverse(package.size), *at));
+            let unpacked = parallel(&jobs, |(_, (package, wanted))| self.unpack_one(package, wanted, progress))?;
             progress.event(Event::End { phase: Phase::Unpack, summary: format!("{} packages", jobs.len()) });
-            for (at, unpacked) in missing.into_iter().zip(unpacked) {
+            for ((at, _), unpacked) in jobs.into_iter().zip(unpacked) {
                 if let Some(slot) = loaded.get_mut(at) {
                     *slot = Some(unpacked);
                 }

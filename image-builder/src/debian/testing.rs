@@ -64,7 +64,9 @@ fn tar_of(files: &[TestFile<'_>]) -> Vec<u8> {
     for (path, mode, content) in files {
         let mut header = tar::Header::new_gnu();
         header.set_mode(*mode);
-        (header.set_uid(0), header.set_gid(0), header.set_mtime(0));
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         // The name is written raw, so that a test can write one that the builder refuses.
         let name = format!("./{path}");
         header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
@@ -105,7 +107,7 @@ pub fn deb(control: &str, scripts: &[(&str, &str)], files: &[TestFile<'_>]) -> V
     let data = xz(&tar_of(files));
     let mut bytes = b"!<arch>\n".to_vec();
     for (name, body) in [("debian-binary", &b"2.0\n"[..]), ("control.tar.zst", &control), ("data.tar.xz", &data)] {
-        write!(bytes, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, "100644", body.len()).unwrap();
+        writeln!(bytes, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, 0, "100644", body.len()).unwrap();
         bytes.extend_from_slice(body);
         if body.len() % 2 == 1 {
             bytes.push(b'\n');

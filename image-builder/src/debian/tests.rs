@@ -287,3 +287,33 @@ fn exclusions_count_as_satisfied() {
     let lock = archive.debian().resolve(&request_without(&["app"], &["perl*", "debconf"]), &Silent).unwrap();
     assert_eq!(lock.packages.len(), 2);
 }
+
+#[test]
+fn a_full_disk_is_one_clear_line() {
+    let archive = two_packages();
+    let debian = archive.debian();
+    let lock = debian.resolve(&request(&["lib"]), &Silent).unwrap();
+    let part = debian.cache.root().join(format!("partial/{}.part", lock.packages[0].sha256));
+    std::os::unix::fs::symlink("/dev/full", part).unwrap();
+    let text = error(debian.unpack(&lock, &Silent));
+    assert!(text.contains("writing") && text.contains("No space left on device") && text.contains("free space"), "{text}");
+}
+
+#[test]
+fn two_builds_may_fetch_at_the_same_time() {
+    let archive = two_packages();
+    let debian = archive.debian();
+    let lock = debian.resolve(&request(&["app"]), &Silent).unwrap();
+    thread::scope(|scope| {
+        let builds: Vec<_> = (0..4).map(|_| scope.spawn(|| debian.unpack(&lock, &Silent).map(|built| built.packages.len()))).collect();
+        for build in builds {
+            assert_eq!(build.join().unwrap().unwrap(), 2);
+        }
+    });
+    assert!(files_below(&debian.cache.root().join("partial")).is_empty());
+}
+
+#[test]
+fn the_built_in_keys_are_whole() {
+    assert!(release::Keyring::debian().is_ok());
+}

@@ -1,12 +1,17 @@
 //! Reading a URL from some offset on: http and https with `Range`, and `file:` for mirrors on a disk.
 
-use std::fs::File;
+use std::env;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::time::Duration;
 
 use thiserror::Error;
 use ureq::Agent;
 use ureq::http::StatusCode;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::transport::DefaultConnector;
+
+use super::names::Names;
 
 /// Why nothing can be read.
 #[derive(Debug, Error)]
@@ -68,7 +73,8 @@ impl Default for Transport {
 }
 
 impl Transport {
-    /// A transport that honours `http_proxy` and its kin.
+    /// A transport that honours `http_proxy` and its kin, and takes the certificates of `SSL_CERT_FILE`, as other programs
+    /// do, in place of the public ones.
     #[must_use]
     pub fn new() -> Self {
         let config = Agent::config_builder()
@@ -76,8 +82,9 @@ impl Transport {
             .timeout_connect(Some(Duration::from_secs(15)))
             .timeout_recv_response(Some(Duration::from_secs(30)))
             .user_agent(concat!("garboard/", env!("CARGO_PKG_VERSION")))
+            .tls_config(TlsConfig::builder().root_certs(root_certificates()).build())
             .build();
-        Self { agent: config.into() }
+        Self { agent: Agent::with_parts(config, DefaultConnector::default(), Names) }
     }
 
     /// Opens a URL. `limit` bounds the time for the whole body.
@@ -123,6 +130,17 @@ impl Transport {
         }
         Ok(bytes)
     }
+}
+
+fn root_certificates() -> RootCerts {
+    let bytes = env::var_os("SSL_CERT_FILE").and_then(|path| fs::read(path).ok()).unwrap_or_default();
+    let certificates: Vec<Certificate<'static>> = parse_pem(&bytes)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    if certificates.is_empty() { RootCerts::WebPki } else { RootCerts::from(certificates) }
 }
 
 fn range_start(header: &str) -> Option<u64> {
