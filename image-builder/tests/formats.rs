@@ -1,5 +1,5 @@
 //! What the image writers make, read by the tools that people trust: `fsck.erofs`, `veritysetup`, `sgdisk`,
-//! `fsck.vfat`, `mtools`, `objdump`, `systemd-dissect`, `qemu-img`. None of them needs privilege here.
+//! `fsck.vfat`, `mtools`, `objdump`, `qemu-img`. None of them needs privilege here.
 
 #![allow(clippy::unwrap_used, reason = "all of this is test code")]
 
@@ -14,6 +14,7 @@ use std::sync::Arc;
 use image_builder::image::build::{ImageInput, ImageResult, assemble};
 use image_builder::image::erofs;
 use image_builder::image::gpt::PartitionSizes;
+use image_builder::image::inspect::{inspect, kernel};
 use image_builder::image::output::Format;
 use image_builder::image::seed::Seed;
 use image_builder::image::source::Source;
@@ -66,6 +67,7 @@ fn sample_tree() -> Tree {
     put("usr/bin/ping", ping);
     put("bin", Node::symlink("usr/bin", &origin));
     put("etc/long-link", Node::symlink("x".repeat(4000), &origin));
+    put("etc/longest-link", Node::symlink("x".repeat(4095), &origin));
     put("etc/empty", Node::file(*b"", 0o600, &origin));
     let mut state = Node::directory(&origin);
     (state.uid, state.gid, state.mode) = (100_000, 1000, 0o1770);
@@ -185,7 +187,7 @@ fn any_tree() -> impl Strategy<Value = Tree> {
         for (path, (kind, len, mode, seed)) in nodes {
             let kind = match (kind, &file) {
                 (0, _) => Kind::Directory,
-                (1, _) => Kind::Symlink("t".repeat(len.clamp(1, 4000))),
+                (1, _) => Kind::Symlink("t".repeat(len.clamp(1, 4095))),
                 (2, Some(target)) => Kind::HardLink(target.clone()),
                 _ => Kind::File(Body::from_bytes(bytes(len, seed))),
             };
@@ -309,6 +311,88 @@ fn raw_image_satisfies_every_tool() {
     assert_eq!(cmdline.trim_end_matches('\0'), format!("roothash={hash} panic=10 console=ttyS0"));
     let sections = run("objdump", &["-h", text(&at("uki.efi"))]);
     assert!([".osrel", ".uname", ".initrd", ".linux"].iter().all(|name| sections.contains(name)), "{sections}");
+}
+
+#[test]
+fn every_format_holds_the_same_disk() {
+    let directory = TempDir::new().unwrap();
+    let result = build(directory.path(), &Format::ALL);
+    let path = |format| result.outputs.iter().find(|output| output.format == format).unwrap().path.clone();
+    let (raw, zst, qcow2) = (path(Format::Raw), path(Format::RawZst), path(Format::Qcow2));
+    let check = run("qemu-img", &["check", text(&qcow2)]);
+    assert!(check.contains("No errors were found"), "{check}");
+    run("qemu-img", &["compare", "-f", "raw", "-F", "qcow2", text(&raw), text(&qcow2)]);
+    assert!(fs::metadata(&qcow2).unwrap().len() < 12 * MIB, "only clusters with data are there");
+    let unpacked = zstd::Decoder::new(File::open(&zst).unwrap()).unwrap();
+    let mut unpacked = std::io::BufReader::with_capacity(1 << 20, unpacked);
+    let mut raw = std::io::BufReader::with_capacity(1 << 20, File::open(raw).unwrap());
+    let (mut one, mut two) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    for _ in 0..result.disk_size >> 20 {
+        raw.read_exact(&mut one).unwrap();
+        unpacked.read_exact(&mut two).unwrap();
+        assert!(one == two);
+    }
+    assert_eq!(unpacked.read(&mut two).unwrap(), 0);
+}
+
+#[test]
+fn inspect_reads_every_format() {
+    let directory = TempDir::new().unwrap();
+    let result = build(directory.path(), &Format::ALL);
+    for output in &result.outputs {
+        let report = inspect(&output.path, true, &Silent).unwrap();
+        assert_eq!(report.problems, Vec::<String>::new(), "{}", output.format);
+        assert_eq!((report.format, report.size), (output.format.name(), result.disk_size));
+        let slot = &report.slots[0];
+        assert_eq!(slot.version.as_deref(), Some("1.0"));
+        assert_eq!((slot.root_hash.clone(), slot.intact), (Some(result.root_hash_hex()), Some(true)));
+        assert_eq!(slot.file_system.as_ref().unwrap().size, result.root_size);
+        assert_eq!(report.slots[1].version, None);
+        let uki = &report.ukis[0];
+        assert_eq!((uki.file.as_str(), uki.slot.as_deref()), ("garboard_1.0.efi", Some("a")));
+        assert_eq!((uki.cmdline.as_deref(), uki.kernel.as_deref()), (Some(result.cmdline.as_str()), Some("6.12-test")));
+        assert_eq!(uki.os_release["PRETTY_NAME"], "Garboard 1.0");
+        let text = report.to_string();
+        assert!(text.contains("slot a: version 1.0") && text.contains("slot b: empty") && text.contains("everything fits"), "{text}");
+        assert!(kernel(&output.path).unwrap() == bytes(100_000, 5));
+        assert!(serde_json::to_string(&report).unwrap().contains("\"role\":\"verity-a\""));
+    }
+}
+
+#[test]
+fn inspect_names_what_is_damaged() {
+    let directory = TempDir::new().unwrap();
+    let result = build(directory.path(), &[Format::Raw]);
+    let path = &result.outputs[0].path;
+    let report = inspect(path, false, &Silent).unwrap();
+    assert_eq!(report.slots[0].intact, None);
+    let offset = |role: &str| report.partitions.iter().find(|partition| partition.role == Some(role)).unwrap().offset;
+    let flip = |offset: u64| {
+        use std::os::unix::fs::FileExt;
+        let file = File::options().read(true).write(true).open(path).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, offset).unwrap();
+        file.write_all_at(&[byte[0] ^ 0x10], offset).unwrap();
+    };
+    let damage = |at: u64, expected: &str| {
+        flip(at);
+        let report = inspect(path, true, &Silent).unwrap();
+        assert!(report.problems.iter().any(|problem| problem.contains(expected)), "{at}: {:?}", report.problems);
+        assert!(!report.is_sound());
+        flip(at);
+    };
+    let last_file = result.extents.last().unwrap();
+    damage(offset("root-a") + last_file.offset + last_file.len - 1, "slot a is not what its root hash says: its data have the root hash");
+    damage(offset("verity-a") + result.verity_size - 4096, "slot a is not what its root hash says: its hash tree is damaged");
+    damage(offset("root-a") + 1024, "slot a has no EROFS");
+    damage(offset("verity-a"), "no verity superblock");
+    damage(512 + 60, "the partition table at the start of the disk is damaged");
+    damage(result.disk_size - 512 + 60, "the backup of the partition table at the end of the disk is damaged");
+    assert!(inspect(path, true, &Silent).unwrap().is_sound());
+    let other = directory.path().join("other");
+    fs::write(&other, b"no image").unwrap();
+    let error = inspect(&other, false, &Silent).unwrap_err().to_string();
+    assert!(error.contains("is not a disk image"), "{error}");
 }
 
 #[test]

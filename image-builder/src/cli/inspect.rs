@@ -19,7 +19,7 @@ pub struct InspectArgs {
 }
 
 pub(super) fn main(args: &InspectArgs, report: &Report) -> Result<()> {
-    let image = inspect::inspect(&args.image, args.verify)?;
+    let image = inspect::inspect(&args.image, args.verify, report)?;
     report.result(&image.to_string(), &image);
     if !image.is_sound() {
         bail!("{} is not sound: see above", args.image.display());

@@ -89,6 +89,14 @@ impl DiskPlan {
         self.segments.get(index).is_none_or(|segment| segment.disk.start >= range.end)
     }
 
+    /// How many bytes of a range hold data.
+    #[must_use]
+    pub fn data_in(&self, range: &Range<u64>) -> u64 {
+        let first = self.segments.partition_point(|segment| segment.disk.end <= range.start);
+        let inside = self.segments.iter().skip(first).take_while(|segment| segment.disk.start < range.end);
+        inside.map(|segment| segment.disk.end.min(range.end) - segment.disk.start.max(range.start)).sum()
+    }
+
     /// The ranges that hold data, widened to a multiple of `unit` and then joined.
     #[must_use]
     pub fn data_ranges(&self, unit: u64) -> Vec<Range<u64>> {
@@ -170,6 +178,7 @@ mod tests {
     #[test]
     fn data_in_units() {
         assert_eq!(plan().data_ranges(16), [0..32, 48..80]);
+        assert_eq!((plan().data_in(&(15..52)), plan().data_in(&(0..100)), plan().data_in(&(65..70))), (7, 25, 0));
         assert!(plan().is_hole(&(20..50)) && !plan().is_hole(&(20..51)) && plan().is_hole(&(65..100)));
     }
 }

@@ -81,6 +81,29 @@ pub fn put_superblock(image: &mut [u8], superblock: &Superblock<'_>) {
     }
 }
 
+/// What a superblock says about a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The volume's UUID.
+    pub uuid: Uuid,
+    /// Bytes of the file system.
+    pub size: u64,
+    /// Number of inodes.
+    pub inodes: u64,
+}
+
+/// Reads the superblock in an image's first block, if it is there and its checksum is right.
+#[must_use]
+pub fn summary(first_block: &[u8]) -> Option<Summary> {
+    let mut block = first_block.get(SUPERBLOCK_OFFSET..usize_of(BLOCK))?.to_vec();
+    let number =
+        |at: usize, len: usize| block.get(at..at + len).map(|raw| raw.iter().rev().fold(0, |sum, &byte| (sum << 8) | u64::from(byte)));
+    let (magic, checksum) = (number(0, 4)?, number(4, 4)?);
+    let found = Summary { uuid: Uuid::from_slice(block.get(48..64)?).ok()?, size: number(36, 4)? * BLOCK, inodes: number(16, 8)? };
+    block.get_mut(4..8)?.fill(0);
+    (magic == u64::from(MAGIC) && checksum == u64::from(crc32c(&block))).then_some(found)
+}
+
 /// An inode without its extended attributes.
 pub fn inode(inode: &Inode, number: u32, time: u32) -> Vec<u8> {
     let format = u16::from(inode.extended) | (inode.layout() as u16) << 1;

@@ -3,7 +3,7 @@
 //! The format is the kernel's (<https://docs.kernel.org/filesystems/erofs.html>,
 //! <https://erofs.docs.kernel.org/en/latest/core_ondisk.html>, `fs/erofs/erofs_fs.h`): uncompressed, 4 KiB blocks, one
 //! device. The layout is made for small updates. All metadata comes first: the superblock, then each inode
-//! in path order with the tail of a directory or the target of a link right behind it, then the other blocks of directories.
+//! in path order with the tail of a directory or the target of a link right behind it, then what of both needs blocks of its own.
 //! File data follows in path order, each file contiguous from a block boundary, no tail inlined. So what one package
 //! changes moves whole blocks only, and [`Extent`]s tell an updater which blocks are whose.
 //!
@@ -17,6 +17,8 @@ mod xattrs;
 use std::io::{self, Write};
 
 use uuid::Uuid;
+
+pub use format::{Summary, summary};
 
 use super::ImageError;
 use super::seed::Seed;
@@ -76,25 +78,22 @@ struct FileData {
 pub fn plan(tree: &Tree, options: &Options) -> Result<ErofsImage, ImageError> {
     let mut inodes = inodes::collect(tree)?;
     let inodes_end = place_inodes(&mut inodes);
-    let metadata_end = place_directories(&mut inodes, inodes_end.next_multiple_of(BLOCK));
+    let metadata_end = place_metadata_blocks(&mut inodes, inodes_end.next_multiple_of(BLOCK));
     let (files, size) = place_files(&mut inodes, metadata_end)?;
 
     let mut metadata = vec![0; usize_of(metadata_end)];
     for (number, inode) in (1_u32..).zip(&inodes) {
-        let (inline, blocks) = match &inode.content {
-            Content::Directory(entries) => {
-                let data = directory::encode(entries, |index| inodes.get(index).map_or(0, Inode::nid));
-                let whole = if inode.inline_tail { data.len() / usize_of(BLOCK) * usize_of(BLOCK) } else { data.len() };
-                let (blocks, tail) = data.split_at(whole);
-                (tail.to_vec(), blocks.to_vec())
-            }
-            Content::Symlink(target) => (target.as_bytes().to_vec(), Vec::new()),
-            Content::File(_) => (Vec::new(), Vec::new()),
+        let data = match &inode.content {
+            Content::Directory(entries) => directory::encode(entries, |index| inodes.get(index).map_or(0, Inode::nid)),
+            Content::Symlink(target) => target.as_bytes().to_vec(),
+            Content::File(_) => Vec::new(),
         };
+        let in_blocks = if inode.inline_tail { data.len() / usize_of(BLOCK) * usize_of(BLOCK) } else { data.len() };
+        let (blocks, inline) = data.split_at(in_blocks);
         put(&mut metadata, inode.offset, &format::inode(inode, number, options.time));
         put(&mut metadata, inode.offset + inode.header_len() - inode.xattrs.len() as u64, &inode.xattrs);
-        put(&mut metadata, inode.offset + inode.header_len(), &inline);
-        put(&mut metadata, u64::from(inode.block) * BLOCK, &blocks);
+        put(&mut metadata, inode.offset + inode.header_len(), inline);
+        put(&mut metadata, u64::from(inode.block) * BLOCK, blocks);
     }
     let uuid = options.seed.with(&metadata).uuid("erofs");
     let superblock = Superblock {
@@ -131,10 +130,10 @@ fn place_inodes(inodes: &mut [Inode]) -> u64 {
     at
 }
 
-/// Gives the blocks of directories that are not inline their place.
-fn place_directories(inodes: &mut [Inode], start: u64) -> u64 {
+/// Gives directories, and targets of links, the blocks for what is not inline.
+fn place_metadata_blocks(inodes: &mut [Inode], start: u64) -> u64 {
     let mut at = start;
-    for inode in inodes.iter_mut().filter(|inode| matches!(inode.content, Content::Directory(_))) {
+    for inode in inodes.iter_mut().filter(|inode| !matches!(inode.content, Content::File(_))) {
         let blocks = if inode.inline_tail { inode.size / BLOCK } else { inode.size.div_ceil(BLOCK) };
         if blocks > 0 {
             inode.block = u32::try_from(at / BLOCK).unwrap_or(u32::MAX);

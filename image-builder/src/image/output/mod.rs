@@ -1,7 +1,9 @@
 //! Output files. Every format sees the same [`DiskPlan`] and writes it once, to a temporary file that gets its name
 //! only when it is complete: whatever goes wrong, no half-written image is ever there under the final name.
 
+mod qcow2;
 mod raw;
+mod raw_zst;
 
 use std::fmt;
 use std::fs::{File, Permissions};
@@ -19,23 +21,31 @@ use crate::progress::{Event, Phase, Progress};
 pub enum Format {
     /// The disk byte for byte, in a sparse file.
     Raw,
+    /// The same, compressed for transport.
+    RawZst,
+    /// What QEMU and many clouds take.
+    Qcow2,
 }
 
 impl Format {
     /// All formats.
-    pub const ALL: [Self; 1] = [Self::Raw];
+    pub const ALL: [Self; 3] = [Self::Raw, Self::RawZst, Self::Qcow2];
 
     /// The name on the command line, which is the file name's ending too.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
+            Self::RawZst => "raw.zst",
+            Self::Qcow2 => "qcow2",
         }
     }
 
     fn writer(self) -> &'static dyn Writer {
         match self {
             Self::Raw => &raw::Raw,
+            Self::RawZst => &raw_zst::RawZst,
+            Self::Qcow2 => &qcow2::Qcow2,
         }
     }
 }
