@@ -317,7 +317,8 @@ impl<'a> Assembly<'a> {
                     self.effects.insert(key, (applied.support, effect, location));
                 }
             }
-            Err(error) if key.starts_with("Exec") && key != "ExecSearchPath" => {
+            // What would run something else, or somewhere else, than was meant.
+            Err(error) if (key.starts_with("Exec") && key != "ExecSearchPath") || key == "WorkingDirectory" => {
                 self.note(Severity::Error, path, assignment.line, key, format!("{key}=: {error}"));
             }
             Err(error) if takes_rights_away => {

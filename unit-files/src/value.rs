@@ -444,8 +444,8 @@ const EXIT_STATUSES: [(&str, u8); 69] = [
     ("CONFIGURATION_DIRECTORY", 241),
     ("NUMA_POLICY", 242),
     ("CREDENTIALS", 243),
-    ("BPF", 245),
-    ("KSM", 246),
+    ("BPF", 244),
+    ("KSM", 245),
     ("EXCEPTION", 255),
     // Older spelling of the same code.
     ("APPARMOR_PROFILE", 231),

@@ -1,0 +1,204 @@
+//! Our reading against that of the tools people trust: `systemd-analyze` and `systemd-escape`. Where they are not installed
+//! the tests say so and pass; `apt-get install systemd` brings them.
+
+use std::process::Command;
+
+use unit_files::diagnostic::Severity;
+use unit_files::memory::MemorySource;
+use unit_files::{HostFacts, LoadState, Loader, UnitName};
+
+/// Standard output of a tool, and whether it was content; `None` where it is not installed.
+fn tool(program: &str, arguments: &[&str]) -> Option<(bool, String)> {
+    match Command::new(program).args(arguments).env("SYSTEMD_COLORS", "0").env("LC_ALL", "C.UTF-8").output() {
+        Ok(output) => Some((output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())),
+        Err(_) => {
+            eprintln!("{program} is not installed: nothing compared");
+            None
+        }
+    }
+}
+
+/// A small deterministic stream of numbers, so that every run compares the same corpus.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % end
+    }
+
+    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
+        from[self.below(from.len())]
+    }
+}
+
+#[test]
+fn time_spans_mean_what_systemd_says() {
+    let numbers = ["0", "1", "5", "12.5", ".5", "1.", "90", "007", "3.25", "99999999999999999999", "+4", "-1", ""];
+    let units =
+        ["", "s", "sec", "seconds", "min", "m", "h", "hr", "ms", "msec", "us", "usec", "d", "w", "month", "M", "y", "x", "minutes", "days"];
+    let blanks = ["", " ", "  "];
+    let mut random = Numbers(1);
+    let mut compared = 0;
+    for _ in 0..300 {
+        let mut text = String::new();
+        for _ in 0..=random.below(3) {
+            text.push_str(random.pick(&numbers));
+            text.push_str(random.pick(&blanks));
+            text.push_str(random.pick(&units));
+            text.push_str(random.pick(&blanks));
+        }
+        let Some((accepted, output)) = tool("systemd-analyze", &["timespan", "--", &text]) else { return };
+        let theirs = accepted.then(|| {
+            output.lines().find_map(|line| line.trim().strip_prefix("μs: ").map(|micros| micros.parse::<u128>().unwrap())).unwrap()
+        });
+        let ours = unit_files::value::parse_time_span(&text).ok().flatten().map(|span| span.as_micros());
+        assert_eq!(ours, theirs, "{text:?}");
+        if let Some(micros) = ours.filter(|micros| *micros > 0) {
+            let human = output.lines().find_map(|line| line.trim().strip_prefix("Human: ")).unwrap();
+            let span = std::time::Duration::from_micros(u64::try_from(micros).unwrap());
+            assert_eq!(unit_files::value::format_time_span(Some(span), std::time::Duration::from_micros(1)), human, "{text:?}");
+        }
+        compared += 1;
+    }
+    assert!(compared == 300);
+}
+
+#[test]
+fn names_are_escaped_as_systemd_does() {
+    let parts = ["/", "a", "b-c", ".", "..", " ", "ü", "\\", "x2d", "_", ":", "%", "//", "@", "\t", "Z9"];
+    let mut random = Numbers(2);
+    for _ in 0..150 {
+        let text: String = (0..=random.below(6)).map(|_| random.pick(&parts)).collect();
+        let Some((accepted, output)) = tool("systemd-escape", &["--", &text]) else { return };
+        assert!(accepted);
+        let escaped = output.trim_end_matches('\n');
+        assert_eq!(unit_files::name::escape(text.as_bytes()), escaped, "{text:?}");
+        let (accepted, back) = tool("systemd-escape", &["--unescape", "--", escaped]).unwrap();
+        assert_eq!(
+            accepted.then(|| back.trim_end_matches('\n').as_bytes().to_vec()),
+            Some(unit_files::name::unescape(escaped)),
+            "{escaped:?}"
+        );
+        let path = format!("/{text}");
+        let (accepted, output) = tool("systemd-escape", &["--path", "--", &path]).unwrap();
+        assert_eq!(unit_files::name::escape_path(path.as_bytes()), accepted.then(|| output.trim_end_matches('\n').to_owned()), "{path:?}");
+    }
+}
+
+#[test]
+fn exit_statuses_have_systemds_names() {
+    let Some((true, output)) = tool("systemd-analyze", &["exit-status", "--no-pager"]) else { return };
+    let mut compared = 0;
+    for line in output.lines().skip(1) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [name, code, ..] = words.as_slice() else { continue };
+        assert_eq!(unit_files::value::exit_code_name(code.parse().unwrap()), Some(*name), "{line}");
+        compared += 1;
+    }
+    assert!(compared > 60, "{output}");
+}
+
+/// Lines for `[Service]`, valid or not.
+const LINES: [&str; 40] = [
+    "Type=oneshot",
+    "Type=notify",
+    "Type=forking",
+    "Type=nonsense",
+    "Restart=always",
+    "Restart=on-failure",
+    "Restart=sometimes",
+    "RestartSec=5",
+    "RestartSec=5 bananas",
+    "RemainAfterExit=yes",
+    "RemainAfterExit=perhaps",
+    "ExecStart=/bin/true",
+    "ExecStart=/bin/echo a 'b c' \"d\" $E ${F} %n",
+    "ExecStart=",
+    "ExecStart=-/bin/false",
+    "ExecStart=/bin/echo 'open",
+    "ExecStart=/bin/true ; /bin/echo b",
+    "ExecStart=bin/true",
+    "ExecStart=@/bin/true",
+    "ExecStart=/bin/",
+    "ExecStartPre=/bin/echo \\x41 \\q",
+    "ExecStop=/bin/true",
+    "Environment=A=1 \"B=2 3\" nonsense",
+    "Nice=5",
+    "Nice=50",
+    "LimitNOFILE=1024:524288",
+    "LimitNOFILE=5:4",
+    "UMask=0022",
+    "UMask=99",
+    "KillSignal=SIGUSR1",
+    "KillSignal=SIGNOT",
+    "SuccessExitStatus=1 TEMPFAIL SIGKILL",
+    "OOMScoreAdjust=-2000",
+    "TasksMax=50%",
+    "CPUQuota=150%",
+    "MemoryMax=1G",
+    "MemoryMax=lots",
+    "Foo=bar",
+    "X-Foo=bar",
+    "WorkingDirectory=relative",
+];
+
+/// Whether systemd would start the unit is what must agree; the words of a warning need not.
+#[test]
+fn units_load_or_do_not_as_systemd_says() {
+    if tool("systemd-analyze", &["--version"]).is_none() {
+        return;
+    }
+    let directory = std::env::temp_dir().join(format!("unit-files-verify-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let mut random = Numbers(3);
+    let mut loaded = 0;
+    for round in 0..60 {
+        let mut text = "[Unit]\nDescription=x\nDefaultDependencies=no\n[Service]\n".to_owned();
+        for _ in 0..=random.below(5) {
+            text.push_str(random.pick(&LINES));
+            text.push('\n');
+        }
+        let file = directory.join(format!("round{round}.service"));
+        std::fs::write(&file, &text).unwrap();
+        let output = Command::new("systemd-analyze").args(["verify", "--man=no", "--generators=no"]).arg(&file).output().unwrap();
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        let refused = words.contains("bad unit file setting")
+            || words.contains("lacks both")
+            || words.contains("Refusing")
+            || words.contains("has no ExecStart");
+        let name = UnitName::parse(&format!("round{round}.service")).unwrap();
+        let unit = Loader::<MemorySource>::load_text(&name, file.to_str().unwrap(), text.as_bytes(), &HostFacts::default());
+        let ours = unit.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
+        assert_eq!(ours, refused, "{text}\nsystemd: {words}\nours: {:?}", unit.diagnostics);
+        assert_eq!(ours, unit.load_state == LoadState::BadSetting);
+        loaded += usize::from(!ours);
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
+    assert!((5..55).contains(&loaded), "a corpus of one kind proves nothing: {loaded}");
+}
+
+#[test]
+fn a_thousand_units_load_fast() {
+    let mut source = MemorySource::default();
+    for number in 0..1000 {
+        let text = format!(
+            "[Unit]\nDescription=Unit {number} of %H\nAfter=u{}.service network.target\nRequires=u{}.service\n[Service]\nType=notify\nUser=core\n\
+             ExecStartPre=-/usr/bin/docker rm -f %n\nExecStart=/usr/bin/docker run --name %n --rm -e A=${{B}} image:{number}\nExecStop=/usr/bin/docker stop %n\n\
+             Restart=always\nRestartSec=10\nTimeoutStartSec=0\nLimitNOFILE=infinity\nEnvironmentFile=-/etc/environment\nMemoryMax=512M\n\
+             [Install]\nWantedBy=multi-user.target\n",
+            number / 2,
+            number / 3
+        );
+        source = source.file(&format!("/usr/lib/systemd/system/u{number}.service"), text);
+    }
+    let begin = std::time::Instant::now();
+    let loader = Loader::new(source, HostFacts::default());
+    let names: Vec<UnitName> = loader.names().cloned().collect();
+    let loaded = names.iter().filter(|name| loader.load(name).load_state == LoadState::Loaded).count();
+    let taken = begin.elapsed();
+    println!("1000 units in {taken:?}");
+    assert_eq!(loaded, 1000);
+    // The goal is 100 ms optimised; tests run unoptimised and on busy machines.
+    assert!(taken < std::time::Duration::from_secs(5), "{taken:?}");
+}
