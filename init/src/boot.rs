@@ -87,7 +87,7 @@ impl BootRecord {
 /// Where starts that were never called good are counted; on state.
 pub const STARTS: &str = "/media/state/garboard/starts";
 
-/// Called when the health gate has held: the counting of starts begins anew.
+/// Called when the health gate has held, and when a start ends in order: the counting of starts begins anew.
 ///
 /// # Errors
 /// When state cannot be written.

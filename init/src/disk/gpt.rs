@@ -137,7 +137,7 @@ impl Gpt {
     }
 
     /// Whether the backup copy is where it belongs.
-    #[must_use]
+    #[cfg(test)]
     pub fn is_whole(&self) -> bool {
         self.whole
     }

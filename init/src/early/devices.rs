@@ -23,7 +23,18 @@ pub(super) fn links_and_nodes() -> Vec<String> {
         let _ = symlink(target, link);
     }
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    Index::static_nodes_of(Path::new("/"), &release).iter().filter_map(make_node).collect()
+    let mut nodes = Index::static_nodes_of(Path::new("/"), &release);
+    if has_virtualization(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()) {
+        // Opening it loads KVM, which costs seconds on an emulated machine and is of use to few.
+        nodes.push(StaticNode { module: "kvm".to_owned(), node: "kvm".to_owned(), block: false, device: (10, 232) });
+    }
+    nodes.iter().filter_map(make_node).collect()
+}
+
+/// Whether the processor can run virtual machines. Programs take the mere presence of `/dev/kvm` for that.
+fn has_virtualization(cpuinfo: &str) -> bool {
+    let flags = cpuinfo.lines().find(|line| line.starts_with("flags"));
+    flags.is_some_and(|flags| flags.split_whitespace().any(|flag| matches!(flag, "vmx" | "svm")))
 }
 
 fn make_node(node: &StaticNode) -> Option<String> {
@@ -39,4 +50,15 @@ fn make_node(node: &StaticNode) -> Option<String> {
     let _ = chown(&path, Some(0), Some(group));
     let _ = fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode));
     made.err().map(|error| format!("cannot make {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kvm_is_offered_by_processors_that_can() {
+        assert!(has_virtualization("model name: x\nflags\t\t: fpu vmx sse\n"));
+        assert!(!has_virtualization("model name: vmx\nflags\t\t: fpu sse\n"));
+    }
 }

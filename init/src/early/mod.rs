@@ -53,7 +53,10 @@ pub fn main() -> BootContext {
 
 /// The last chance to write to state: called by the shutdown after the units, before the file systems go.
 pub fn before_unmounting() {
-    for (what, result) in [("store the random seed", seed::store()), ("note the time", clock::note())] {
+    // A start that ends in order was no crash, whether or not the health gate had its time.
+    let counted = crate::boot::mark_good();
+    for (what, result) in [("store the random seed", seed::store()), ("note the time", clock::note()), ("end the count of starts", counted)]
+    {
         if let Err(error) = result {
             kmsg::warn(&format!("cannot {what}: {error}"));
         }

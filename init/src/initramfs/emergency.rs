@@ -29,7 +29,7 @@ pub(super) fn stop(failure: &Failure) -> ! {
 
 /// Runs a shell on the console as long as somebody uses it.
 fn shell() {
-    kmsg::log(kmsg::Level::Emergency, "rescue shell on the console; leave it to reboot");
+    kmsg::log(kmsg::Level::Notice, "rescue shell on the console; leave it to reboot");
     let open = || OpenOptions::new().read(true).write(true).open("/dev/console").map(Stdio::from);
     let (Ok(stdin), Ok(stdout), Ok(stderr)) = (open(), open(), open()) else { return };
     let shell =

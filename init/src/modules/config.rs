@@ -10,8 +10,8 @@ use crate::glob;
 /// The directories of `modprobe.d`, the strongest first.
 pub const DIRECTORIES: [&str; 4] = ["etc/modprobe.d", "run/modprobe.d", "usr/local/lib/modprobe.d", "usr/lib/modprobe.d"];
 
-/// What the kernel's own index does not say: who opens `/dev/kvm` gets `kvm` loaded by its device number, and that alone does nothing.
-const BUILT_IN: &str = "softdep kvm post: kvm_intel kvm_amd\n";
+/// What the kernel's own index does not say: opening `/dev/kvm` asks for its device number, and `kvm` alone does nothing.
+const BUILT_IN: &str = "alias char-major-10-232 kvm\nsoftdep kvm post: kvm_intel kvm_amd\n";
 
 /// Everything that was configured about modules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
