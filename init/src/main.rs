@@ -64,6 +64,7 @@ fn helper(args: &[String]) -> ExitCode {
         "network-daemon" => network::daemon(rest),
         "network-wait" => network::wait(rest),
         "exec-helper" => engine::exec_helper(rest),
+        "notify" => engine::notify_command::main(rest),
         "unit-engine" => engine::unit_engine(rest),
         "coldplug" => devices::coldplug(rest),
         "tmpfiles" => tmpfiles::main(rest),
@@ -78,7 +79,7 @@ fn helper(args: &[String]) -> ExitCode {
 }
 
 const HELPERS: &str = "systemctl, journalctl, shutdown, reboot, poweroff, halt, modprobe, log-daemon, network-daemon, network-wait, \
-     exec-helper, unit-engine, coldplug, tmpfiles, sysctl, modules-load, host-keys";
+     exec-helper, unit-engine, notify, coldplug, tmpfiles, sysctl, modules-load, host-keys";
 
 /// PID 1 may not return: the kernel panics when it exits.
 fn as_pid1() -> ! {

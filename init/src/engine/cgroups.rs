@@ -173,13 +173,23 @@ impl Cgroups {
 
     /// Signals every process of a group.
     pub fn kill(&self, relative: &str, signal: i32, except: &[i32]) {
-        if signal == libc::SIGKILL && except.is_empty() && std::fs::write(self.root.join(relative).join("cgroup.kill"), "1").is_ok() {
-            return;
-        }
-        for pid in self.processes(relative) {
-            if !except.contains(&pid) && process::kill(pid, signal).is_ok() && signal != libc::SIGKILL {
-                process::wake(pid);
+        // Not by cgroup.kill at first: kernels since 6.14 (and stable ones with that change) then also kill every process that
+        // clone3 puts into the group later, and `ExecStopPost=` still has to run in it.
+        let mut seen: std::collections::BTreeSet<i32> = except.iter().copied().collect();
+        for _ in 0..32 {
+            let new: Vec<i32> = self.processes(relative).into_iter().filter(|pid| seen.insert(*pid)).collect();
+            if new.is_empty() {
+                return;
             }
+            for pid in new {
+                if process::kill(pid, signal).is_ok() && signal != libc::SIGKILL {
+                    process::wake(pid);
+                }
+            }
+        }
+        // Something forks faster than it can be signalled.
+        if signal == libc::SIGKILL {
+            let _ = std::fs::write(self.root.join(relative).join("cgroup.kill"), "1");
         }
     }
 

@@ -238,6 +238,7 @@ impl Manager {
         let mut def = self.files.loader.load(name);
         if def.load_state == LoadState::NotFound && BUILT_IN.contains(&def.name.as_str()) {
             def.load_state = LoadState::Loaded;
+            def.load_error = None;
             def.description = def.name.as_str().to_owned();
             def.default_dependencies = false;
             def.allow_isolate = true;
@@ -255,7 +256,7 @@ impl Manager {
         if let Some(why) = def.load_error.as_ref().filter(|_| !unknown) {
             self.reporter.problem(&canonical, why);
         } else if let Some(refusal) = def.refusal() {
-            self.reporter.unit(&canonical, 4, &refusal.to_string());
+            self.reporter.problem(&canonical, &refusal.to_string());
         }
         match self.units.get_mut(&unit) {
             Some(runtime) => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use unit_files::service::{KillConfig, Restart};
+use unit_files::service::{KillConfig, KillMode, NotifyAccess, Restart, ServiceType};
 
 use super::*;
 

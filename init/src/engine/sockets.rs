@@ -77,8 +77,8 @@ impl Manager {
         let Config::Socket(config) = &def.config else { return };
         let before = self.active_state(unit);
         let mut fds = Vec::new();
-        let mut failure = None;
-        for listen in &config.listen {
+        let mut failure = config.accept.then(|| "Accept=yes is not supported: use a service that accepts itself".to_owned());
+        for listen in config.listen.iter().filter(|_| !config.accept) {
             match open(listen, config) {
                 Ok(fd) => fds.push(fd),
                 Err(why) => {

@@ -235,7 +235,7 @@ impl Identity {
             return Ok(());
         }
         let keep_capabilities = matches!(spec.command.privilege, Privilege::KeepIdentity);
-        let bounding = context.capability_bounding_set.map(|set| set.0).filter(|_| !keep_capabilities);
+        let bounding = bounding_set(context).filter(|_| !keep_capabilities);
         let ambient = context.ambient_capabilities.map_or(0, |set| set.0) & bounding.unwrap_or(u64::MAX);
         let ambient = if keep_capabilities { 0 } else { ambient };
         if let Some(keep) = bounding {
@@ -282,6 +282,21 @@ impl Identity {
             rustix::thread::set_no_new_privs(true).map_err(fail(exit::NO_NEW_PRIVILEGES, "cannot set NoNewPrivileges="))?;
         }
         Ok(())
+    }
+}
+
+/// Capabilities that may be kept: as the unit says, less those that would undo a protection it asks for. `None` is all.
+fn bounding_set(context: &unit_files::exec::ExecContext) -> Option<u64> {
+    const SYS_MODULE: u64 = 1 << 16;
+    const SYS_RAWIO: u64 = 1 << 17;
+    const MKNOD: u64 = 1 << 27;
+    const SYSLOG: u64 = 1 << 34;
+    let protections =
+        [(context.private_devices, MKNOD | SYS_RAWIO), (context.protect_kernel_modules, SYS_MODULE), (context.protect_kernel_logs, SYSLOG)];
+    let taken = protections.into_iter().filter(|(on, _)| *on).fold(0, |all, (_, mask)| all | mask);
+    match context.capability_bounding_set {
+        Some(set) => Some(set.0 & !taken),
+        None => (taken != 0).then_some(!taken),
     }
 }
 

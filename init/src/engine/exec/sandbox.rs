@@ -32,13 +32,10 @@ pub fn enter(spec: &Spec) -> Result<(), Failure> {
     let context = &spec.context;
     let changes = plan(context);
     let private_tmp = context.private_tmp != PrivateTmp::No;
-    if changes.is_empty() && !private_tmp && !context.private_devices && !context.private_mounts && !context.private_network {
+    if changes.is_empty() && !private_tmp && !context.private_devices && !context.private_mounts {
         return Ok(());
     }
     let fail = |what: &str, why: std::io::Error| Failure { code: exit::NAMESPACE, message: format!("sandbox: {what}: {why}") };
-    if context.private_network {
-        unshare(libc::CLONE_NEWNET).map_err(|why| fail("PrivateNetwork=", why))?;
-    }
     unshare(libc::CLONE_NEWNS).map_err(|why| fail("new mount namespace", why))?;
     // Mounts of the host still arrive, ours never leave.
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).map_err(|why| fail("/", why.into()))?;
@@ -53,8 +50,17 @@ pub fn enter(spec: &Spec) -> Result<(), Failure> {
     if context.private_devices {
         private_devices().map_err(|why| fail("/dev", why))?;
     }
+    // Made now: afterwards /run may be read-only.
+    for directory in [true, false] {
+        hidden(directory).map_err(|why| fail("/run/garboard/inaccessible", why))?;
+    }
+    let writable: Vec<PathBuf> = changes
+        .iter()
+        .filter(|change| change.access == Access::ReadWrite)
+        .filter_map(|change| Path::new(&change.path).canonicalize().ok())
+        .collect();
     for change in &changes {
-        match apply(change) {
+        match apply(change, &writable) {
             Ok(()) => {}
             Err(why) if change.optional && why.kind() == std::io::ErrorKind::NotFound => {}
             Err(why) => return Err(fail(&change.path, why)),
@@ -145,7 +151,7 @@ fn plan(context: &ExecContext) -> Vec<Change> {
     changes
 }
 
-fn apply(change: &Change) -> std::io::Result<()> {
+fn apply(change: &Change, writable: &[PathBuf]) -> std::io::Result<()> {
     let path = Path::new(&change.path).canonicalize()?;
     match change.access {
         Access::Inaccessible => {
@@ -159,8 +165,15 @@ fn apply(change: &Change) -> std::io::Result<()> {
             read_only(&path)?;
         }
         Access::ReadOnly => {
-            mount_bind_recursive(&path, &path)?;
+            // The root is a mount already, and one on top of it would not be seen.
+            if path != Path::new("/") {
+                mount_bind_recursive(&path, &path)?;
+            }
             for mount in mounts_below(&path)? {
+                // A deeper rule keeps what it names, and the mounts in there, as they are.
+                if writable.iter().any(|kept| kept != &path && kept.starts_with(&path) && mount.starts_with(kept)) {
+                    continue;
+                }
                 match read_only(&mount) {
                     // A mount that something else covers cannot be reached, by the unit either.
                     Err(why) if mount != path && matches!(why.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidInput) => {}

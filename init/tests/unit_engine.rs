@@ -1,0 +1,422 @@
+//! The unit engine at work: the real binary with real processes, over directories and a control group of its own.
+//!
+//! Needs root and a cgroup v2 hierarchy to make groups in.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "test helpers are not test functions to clippy")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+const INIT: &str = env!("CARGO_BIN_EXE_init");
+
+struct Engine {
+    child: Child,
+    directory: tempfile::TempDir,
+    group: PathBuf,
+}
+
+fn cgroup2() -> PathBuf {
+    let text = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let mount = text.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|fields| fields[2] == "cgroup2");
+    PathBuf::from(mount.expect("these tests need a cgroup v2 hierarchy")[1])
+}
+
+/// `@` in a text is the directory of the test, `%init` the binary.
+impl Engine {
+    fn start(units: &[(&str, &str)]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let group = cgroup2().join(format!("garboard-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+        let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+        std::fs::create_dir(at("units")).unwrap();
+        std::fs::create_dir(at("run")).unwrap();
+        std::fs::write(at("health.toml"), "settle = 0.3\ndeadline = 6\n").unwrap();
+        let paths = json!({
+            "units": [at("units")], "runtime": at("run/garboard"), "cgroups": group, "log_stream": at("no-log"), "log_socket": at("no-log"),
+            "directories": [at("run"), at("state"), at("cache"), at("logs"), at("etc")], "health": at("health.toml"),
+            "default_unit": "default.target", "timer_stamps": at("stamps"),
+        });
+        std::fs::write(at("paths.json"), paths.to_string()).unwrap();
+        let engine = directory.path().to_owned();
+        for (name, text) in units {
+            write_unit(&engine, name, text);
+        }
+        let log = std::fs::File::create(at("log")).unwrap();
+        let child = Command::new(INIT)
+            .args(["unit-engine", &at("paths.json")])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let engine = Self { child, directory, group };
+        engine.until("the control socket", || engine.path("run/garboard/control").exists());
+        engine
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    fn log(&self) -> String {
+        self.read("log")
+    }
+
+    fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !holds() {
+            assert!(Instant::now() < deadline, "waited in vain for {what}; the log is:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn ask(&self, request: &Value) -> Vec<Value> {
+        let mut stream = UnixStream::connect(self.path("run/garboard/control")).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        writeln!(stream, "{request}").unwrap();
+        BufReader::new(stream).lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect()
+    }
+
+    /// The result of a job, or the error.
+    fn job(&self, verb: &str, unit: &str) -> String {
+        let replies = self.ask(&json!({"request": "job", "verb": verb, "units": [unit], "wait": true}));
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        for reply in &replies {
+            match reply["reply"].as_str() {
+                Some("job-done") => return word(&reply["result"]),
+                Some("error") => return format!("error: {}", word(&reply["message"])),
+                _ => {}
+            }
+        }
+        "nothing".to_owned()
+    }
+
+    fn show(&self, unit: &str, property: &str) -> String {
+        let replies = self.ask(&json!({"request": "show", "units": [unit]}));
+        replies[0]["properties"][property].as_str().unwrap_or_default().to_owned()
+    }
+
+    fn state(&self, unit: &str) -> String {
+        format!("{}/{}", self.show(unit, "ActiveState"), self.show(unit, "SubState"))
+    }
+
+    fn pid(&self, unit: &str) -> i32 {
+        self.show(unit, "MainPID").parse().unwrap()
+    }
+
+    fn unit(&self, name: &str, text: &str) {
+        write_unit(self.directory.path(), name, text);
+    }
+
+    fn end(&mut self) {
+        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        self.until("the end of the engine", || {
+            !Path::new(&format!("/proc/{}/exe", self.child.id())).exists() || {
+                std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).is_ok_and(|stat| stat.contains(") Z "))
+            }
+        });
+        assert!(self.child.wait().unwrap().success(), "{}", self.log());
+    }
+}
+
+fn write_unit(directory: &Path, name: &str, text: &str) {
+    let text = text.replace('@', directory.to_str().unwrap()).replace("%init", INIT);
+    std::fs::write(directory.join("units").join(name), text).unwrap();
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::write(self.group.join("cgroup.kill"), "1");
+        for _ in 0..50 {
+            let _ = Command::new("find").arg(&self.group).args(["-depth", "-type", "d", "-delete"]).stderr(Stdio::null()).status();
+            if !self.group.exists() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
+fn a_boot_comes_up_in_order_and_is_called_complete_in_spite_of_a_broken_unit() {
+    let mut engine = Engine::start(&[
+        ("default.target", "[Unit]\nWants=first.service second.service broken.service gone.service pulled.service\n"),
+        (
+            "first.service",
+            "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -c 'sleep 0.3; echo first >> @/order'\nExecStart=/bin/sh -c 'echo again >> @/order'\n",
+        ),
+        ("second.service", "[Unit]\nAfter=first.service\n[Service]\nExecStart=/bin/sh -c 'echo second >> @/order; exec sleep 1000'\n"),
+        ("broken.service", "[Service]\nExecStart=\nRestart=perhaps\n"),
+        ("pulled.service", "[Unit]\nRequires=fails.service\nAfter=fails.service\n[Service]\nExecStart=/bin/sleep 1000\n"),
+        ("fails.service", "[Service]\nType=oneshot\nExecStart=/bin/false\n"),
+    ]);
+    engine.until("boot-complete", || engine.log().contains("garboard: boot-complete version=0.0.1 slot=a uptime="));
+    assert_eq!(engine.read("order"), "first\nagain\nsecond\n");
+    assert_eq!(engine.show("broken.service", "LoadState"), "bad-setting");
+    assert_eq!(engine.state("default.target"), "active/active");
+    assert_eq!(engine.state("fails.service"), "failed/failed");
+    assert_eq!(engine.state("pulled.service"), "inactive/dead", "what it requires has failed");
+    let status = engine.ask(&json!({"request": "system-status"}));
+    assert_eq!((status[0]["state"].as_str(), status[0]["failed"].to_string().as_str()), (Some("degraded"), "[\"fails.service\"]"));
+    let pid = engine.pid("second.service");
+    assert!(Path::new(&format!("/proc/{pid}")).exists());
+    engine.end();
+    assert!(!Path::new(&format!("/proc/{pid}")).exists(), "everything was stopped");
+}
+
+#[test]
+fn every_type_is_up_when_it_says() {
+    let engine = Engine::start(&[
+        ("default.target", "[Unit]\n"),
+        ("exec.service", "[Service]\nType=exec\nExecStart=/bin/sleep 1000\n"),
+        ("noexec.service", "[Service]\nType=exec\nExecStart=/nowhere/program\n"),
+        (
+            "notify.service",
+            "[Service]\nType=notify\nNotifyAccess=all\nExecStart=/bin/sh -c 'sleep 0.2; echo ready > @/ready; %init notify READY=1 STATUS=fine; exec sleep 1000'\n",
+        ),
+        (
+            "liar.service",
+            "[Service]\nType=notify\nNotifyAccess=main\nTimeoutStartSec=1\nExecStart=/bin/sh -c '%init notify READY=1 MAINPID=1; exec sleep 1000'\n",
+        ),
+        (
+            "fork.service",
+            "[Service]\nType=forking\nPIDFile=@/fork.pid\nExecStart=/bin/sh -c 'sleep 1000 & (sleep 0.2; echo $$! > @/fork.pid) &'\n",
+        ),
+        (
+            "env.service",
+            "[Service]\nType=oneshot\nUser=nobody\nRuntimeDirectory=mine\nStateDirectory=mine/deep\nEnvironment=A=1 B=2\nEnvironmentFile=-@/missing\nEnvironmentFile=@/env\nStandardOutput=file:@/env.out\nExecStart=/bin/sh -c 'env; id -un; stat -c %%U $$RUNTIME_DIRECTORY'\n",
+        ),
+    ]);
+    std::fs::write(engine.path("env"), "B='from file'\n").unwrap();
+    assert_eq!(engine.job("start", "exec.service"), "done");
+    assert_eq!(engine.job("start", "noexec.service"), "failed");
+    assert!(engine.log().contains("cannot execute /nowhere/program"), "{}", engine.log());
+    assert_eq!(engine.job("start", "notify.service"), "done");
+    assert_eq!(engine.read("ready"), "ready\n");
+    assert_eq!(engine.show("notify.service", "StatusText"), "fine");
+    assert_eq!(engine.job("start", "liar.service"), "timeout", "{}", engine.log());
+    assert_eq!(engine.job("start", "fork.service"), "done");
+    assert_eq!(engine.pid("fork.service"), engine.read("fork.pid").trim().parse::<i32>().unwrap());
+    std::fs::set_permissions(engine.directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    assert_eq!(engine.job("start", "env.service"), "done", "{}", engine.log());
+    let out = engine.read("env.out");
+    for line in ["A=1", "B=from file", "USER=nobody", "nobody"] {
+        assert!(out.lines().any(|have| have == line), "{line} in {out}");
+    }
+    assert!(!engine.path("run/mine").exists(), "a runtime directory goes with its service");
+    assert!(engine.path("state/mine/deep").is_dir());
+}
+
+#[test]
+fn a_crash_loop_backs_off_and_gives_up() {
+    let engine = Engine::start(&[
+        ("default.target", "[Unit]\n"),
+        (
+            "crash.service",
+            "[Unit]\nStartLimitBurst=4\nStartLimitIntervalSec=30\nOnFailure=cleanup.service\n[Service]\nExecStart=/bin/sh -c 'date +%%s%%N >> @/starts; exit 3'\nRestart=always\nRestartSec=100ms\nRestartSteps=3\nRestartMaxDelaySec=800ms\n",
+        ),
+        ("cleanup.service", "[Service]\nType=oneshot\nExecStart=/bin/touch @/cleaned\n"),
+    ]);
+    engine.job("start", "crash.service");
+    engine.until("the start limit", || engine.show("crash.service", "Result") == "start-limit-hit");
+    let starts: Vec<u64> = engine.read("starts").lines().map(|line| line.parse::<u64>().unwrap() / 1_000_000).collect();
+    assert_eq!(starts.len(), 4, "{starts:?}");
+    let gaps: Vec<u64> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps[0] >= 95 && gaps[1] >= 190 && gaps[2] >= 390, "{gaps:?} should double");
+    engine.until("OnFailure=", || engine.path("cleaned").exists());
+    assert!(engine.job("start", "crash.service").contains("fail"), "still over the limit");
+    engine.ask(&json!({"request": "reset-failed", "units": ["crash.service"]}));
+    assert_eq!(engine.state("crash.service"), "inactive/dead");
+}
+
+#[test]
+fn a_socket_starts_its_service_and_hands_itself_over() {
+    let engine = Engine::start(&[
+        ("default.target", "[Unit]\nWants=echo.socket\n"),
+        (
+            "echo.socket",
+            "[Socket]\nListenStream=@/run/deep/echo.sock\nListenFIFO=@/run/fifo\nSocketMode=0600\nFileDescriptorName=conn\nRemoveOnStop=yes\nSymlinks=@/run/link\n",
+        ),
+        ("echo.service", "[Service]\nExecStart=/bin/sh -c 'env > @/env; exec sleep 1000'\n"),
+    ]);
+    engine.until("listening", || engine.state("echo.socket") == "active/listening");
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(engine.path("run/deep/echo.sock")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let _connection = UnixStream::connect(engine.path("run/link")).unwrap();
+    engine.until("the service", || engine.read("env").contains("LISTEN_FDNAMES=conn:conn"));
+    assert!(engine.read("env").contains("LISTEN_FDS=2"));
+    assert!(engine.read("env").contains(&format!("LISTEN_PID={}\n", engine.pid("echo.service"))));
+    assert_eq!(engine.state("echo.socket"), "active/running");
+    drop(_connection);
+    assert_eq!(engine.job("stop", "echo.socket"), "done");
+    assert!(!engine.path("run/deep/echo.sock").exists() && !engine.path("run/link").exists());
+}
+
+#[test]
+fn what_ignores_sigterm_is_killed_with_its_children() {
+    let engine = Engine::start(&[
+        ("default.target", "[Unit]\n"),
+        (
+            "stubborn.service",
+            "[Service]\nTimeoutStopSec=1\nExecStopPost=/bin/sh -c 'echo $$SERVICE_RESULT $$EXIT_STATUS > @/post'\nExecStart=/bin/sh -c 'trap \"\" TERM; (trap \"\" TERM; while :; do sleep 1; done) & while :; do sleep 1; done'\n",
+        ),
+        ("leaver.service", "[Service]\nKillMode=process\nExecStart=/bin/sh -c 'sleep 1000 & echo $! > @/child; exec sleep 1000'\n"),
+    ]);
+    assert_eq!(engine.job("start", "stubborn.service"), "done");
+    std::thread::sleep(Duration::from_millis(300));
+    let before = Instant::now();
+    assert_eq!(engine.job("stop", "stubborn.service"), "done");
+    assert!(before.elapsed() >= Duration::from_secs(1) && before.elapsed() < Duration::from_secs(8), "{:?}", before.elapsed());
+    assert_eq!(engine.state("stubborn.service"), "failed/failed");
+    assert_eq!(engine.read("post"), "timeout 9\n");
+    assert!(!engine.group.join("system.slice/stubborn.service").exists(), "nobody is left");
+
+    assert_eq!(engine.job("start", "leaver.service"), "done");
+    engine.until("the child", || !engine.read("child").is_empty());
+    assert_eq!(engine.job("stop", "leaver.service"), "done");
+    let child = engine.read("child").trim().to_owned();
+    assert!(Path::new(&format!("/proc/{child}")).exists(), "KillMode=process leaves children alone");
+    assert_eq!(engine.job("start", "leaver.service"), "done");
+    assert!(engine.log().contains("of an earlier run are still there"), "{}", engine.log());
+}
+
+#[test]
+fn five_hundred_orphans_are_reaped() {
+    let engine = Engine::start(&[
+        ("default.target", "[Unit]\n"),
+        (
+            "orphans.service",
+            "[Service]\nType=oneshot\nTasksMax=infinity\nKillMode=process\nExecStart=/bin/sh -c 'i=0; while [ $$i -lt 500 ]; do (sleep 0.5 &) ; i=$$((i+1)); done'\n",
+        ),
+    ]);
+    assert_eq!(engine.job("start", "orphans.service"), "done");
+    std::thread::sleep(Duration::from_millis(800));
+    engine.until("no zombies", || {
+        let text = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", engine.child.id())).unwrap_or_default();
+        text.split_whitespace().count() == 0
+    });
+    assert_eq!(engine.ask(&json!({"request": "list-jobs"})).len(), 1, "and it still answers");
+}
+
+#[test]
+fn a_reload_keeps_what_runs_and_masks_what_is_masked() {
+    let engine = Engine::start(&[
+        ("default.target", "[Unit]\nWants=web.service\n"),
+        (
+            "web.service",
+            "[Unit]\nDescription=One\n[Service]\nExecStart=/bin/sleep 1000\nExecReload=/bin/sh -c 'echo $MAINPID > @/reloaded'\n",
+        ),
+    ]);
+    engine.until("web", || engine.state("web.service") == "active/running");
+    let pid = engine.pid("web.service");
+    engine.unit(
+        "web.service",
+        "[Unit]\nDescription=Two\n[Service]\nExecStart=/bin/sleep 2000\nExecReload=/bin/sh -c 'echo $MAINPID > @/reloaded'\n",
+    );
+    engine.unit("new.service", "[Service]\nExecStart=/bin/sleep 1000\n");
+    engine.ask(&json!({"request": "daemon-reload"}));
+    assert_eq!(engine.show("web.service", "Description"), "Two");
+    assert_eq!((engine.state("web.service").as_str(), engine.pid("web.service")), ("active/running", pid));
+    assert_eq!(engine.job("reload", "web.service"), "done");
+    assert_eq!(engine.read("reloaded").trim(), pid.to_string());
+    assert_eq!(engine.job("restart", "web.service"), "done");
+    assert_ne!(engine.pid("web.service"), pid);
+    assert_eq!(engine.job("start", "new.service"), "done");
+    std::fs::remove_file(engine.path("units/new.service")).unwrap();
+    std::os::unix::fs::symlink("/dev/null", engine.path("units/new.service")).unwrap();
+    engine.ask(&json!({"request": "daemon-reload"}));
+    assert_eq!(engine.state("new.service"), "active/running", "masking does not stop");
+    assert_eq!(engine.job("stop", "new.service"), "done");
+    assert_eq!(engine.job("start", "new.service"), "error: Unit new.service is masked.");
+    assert_eq!(engine.job("start", "never.service"), "error: Unit never.service not found.");
+}
+
+#[test]
+fn dependencies_pull_bind_and_propagate() {
+    let engine = Engine::start(&[
+        ("default.target", "[Unit]\n"),
+        ("app.service", "[Unit]\nRequires=db.service\nAfter=db.service\nConflicts=other.service\n[Service]\nExecStart=/bin/sleep 1000\n"),
+        ("db.service", "[Service]\nExecStart=/bin/sleep 1000\n"),
+        ("bound.service", "[Unit]\nBindsTo=db.service\nAfter=db.service\n[Service]\nExecStart=/bin/sleep 1000\n"),
+        ("part.service", "[Unit]\nPartOf=db.service\n[Service]\nExecStart=/bin/sleep 1000\n"),
+        ("other.service", "[Service]\nExecStart=/bin/sleep 1000\n"),
+        ("skip.service", "[Unit]\nConditionPathExists=/nowhere\n[Service]\nExecStart=/bin/sleep 1000\n"),
+    ]);
+    for unit in ["other.service", "app.service", "bound.service", "part.service"] {
+        assert_eq!(engine.job("start", unit), "done");
+    }
+    assert_eq!(engine.state("db.service"), "active/running");
+    engine.until("the conflict", || engine.state("other.service") == "inactive/dead");
+    let part = engine.pid("part.service");
+    assert_eq!(engine.job("restart", "db.service"), "done");
+    engine.until("PartOf=", || engine.state("part.service") == "active/running" && engine.pid("part.service") != part);
+    assert_eq!(engine.state("app.service"), "active/running", "a restart takes along what requires it");
+    let _ = Command::new("kill").args(["-KILL", &engine.pid("db.service").to_string()]).status();
+    engine.until("BindsTo=", || engine.state("bound.service") == "inactive/dead");
+    assert_eq!(engine.state("app.service"), "active/running", "Requires= does not care about an end by itself");
+    assert_eq!(engine.job("start", "skip.service"), "skipped");
+    assert_eq!(engine.show("skip.service", "ConditionResult"), "no");
+}
+
+#[test]
+fn garbage_on_the_sockets_hurts_nobody() {
+    let engine = Engine::start(&[("default.target", "[Unit]\nWants=x.service\n"), ("x.service", "[Service]\nExecStart=/bin/sleep 1000\n")]);
+    let control = engine.path("run/garboard/control");
+    for bytes in
+        [b"\n".to_vec(), b"{}\n".to_vec(), vec![0xff; 200_000], b"{\"request\":\"job\",\"verb\":\"start\",\"units\":[\"../x\"]}\n".to_vec()]
+    {
+        let mut stream = UnixStream::connect(&control).unwrap();
+        let _ = stream.write_all(&bytes);
+    }
+    let idle: Vec<UnixStream> = (0..50).map(|_| UnixStream::connect(&control).unwrap()).collect();
+    let notify = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    for _ in 0..200 {
+        let _ = notify.send_to(b"READY=1\nMAINPID=1\nFDSTORE=1", engine.path("run/garboard/notify"));
+    }
+    assert_eq!(engine.job("restart", "x.service"), "done");
+    assert_eq!(engine.state("x.service"), "active/running");
+    drop(idle);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", engine.child.id())).unwrap();
+    let kib = status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap();
+    assert!(kib < 4096, "PID 1 holds {kib} KiB");
+}
+
+#[test]
+fn a_sandbox_hides_and_protects_and_the_unsupported_is_refused() {
+    let script = "for path in /usr/x /etc/x @/work/ok; do touch $$path && echo wrote $$path; done; ls /root && echo root; ls /dev | wc -l; grep CapBnd /proc/self/status";
+    let engine = Engine::start(&[
+        ("default.target", "[Unit]\n"),
+        (
+            "boxed.service",
+            &format!(
+                "[Service]\nType=oneshot\nProtectSystem=strict\nProtectHome=yes\nPrivateDevices=yes\nNoNewPrivileges=yes\nCapabilityBoundingSet=CAP_CHOWN CAP_MKNOD\nReadWritePaths=@/work\nStandardOutput=file:@/out\nStandardError=null\nExecStart=/bin/sh -c '{script}'\n"
+            ),
+        ),
+        ("wish.service", "[Service]\nSystemCallFilter=@system-service\nExecStart=/bin/sleep 1000\n"),
+        (
+            "anyway.service",
+            "[Unit]\nX-Init-Allow-Unsupported=yes\n[Service]\nSystemCallFilter=@system-service\nExecStart=/bin/sleep 1000\n",
+        ),
+    ]);
+    std::fs::create_dir(engine.path("work")).unwrap();
+    assert_eq!(engine.job("start", "boxed.service"), "done", "{}", engine.log());
+    let out = engine.read("out");
+    assert!(out.contains(&format!("wrote {}/work/ok", engine.directory.path().display())), "{out}");
+    assert!(!out.contains("wrote /usr") && !out.contains("wrote /etc") && !out.contains("root"), "{out}");
+    assert!(out.contains("CapBnd:\t0000000000000001"), "PrivateDevices= takes CAP_MKNOD away: {out}");
+    assert!(engine.job("start", "wish.service").starts_with("error: Unit wish.service has a bad unit file setting"), "{}", engine.log());
+    assert_eq!(engine.job("start", "anyway.service"), "done");
+}
