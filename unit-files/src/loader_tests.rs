@@ -182,6 +182,20 @@ fn a_restriction_that_would_be_lost_refuses_the_unit() {
 }
 
 #[test]
+fn a_capability_that_gets_around_a_restriction_goes_with_it() {
+    let has = |unit: &Unit, name: &str| {
+        let number = crate::value::parse_capability(name).unwrap();
+        unit.service().unwrap().exec.capability_bounding_set.is_none_or(|set| set.0 & (1 << number) != 0)
+    };
+    let unit = one("[Service]\nExecStart=/bin/a\nProtectKernelModules=yes\nPrivateDevices=yes\n");
+    assert!(!has(&unit, "CAP_SYS_MODULE") && !has(&unit, "CAP_MKNOD") && has(&unit, "CAP_NET_ADMIN"));
+    let unit = one("[Service]\nExecStart=/bin/a\nCapabilityBoundingSet=CAP_MKNOD CAP_CHOWN\nPrivateDevices=yes\n");
+    assert!(!has(&unit, "CAP_MKNOD") && has(&unit, "CAP_CHOWN") && !has(&unit, "CAP_NET_ADMIN"));
+    let unit = one("[Service]\nExecStart=/bin/a\nCapabilityBoundingSet=~CAP_SYS_TIME\nCapabilityBoundingSet=~CAP_KILL\n");
+    assert!(!has(&unit, "CAP_SYS_TIME") && !has(&unit, "CAP_KILL") && has(&unit, "CAP_CHOWN"));
+}
+
+#[test]
 fn unknown_and_bad_settings_warn_and_go_on() {
     let unit =
         one("[Unit]\nFoo=1\nX-Mine=2\n[X-Fleet]\nGlobal=yes\n[Socket]\nBacklog=1\n[Service]\nExecStart=/bin/a\nRestartSec=soon\nNice=99\n");

@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 
 use crate::diagnostic::{Diagnostic, Location, Severity};
-use crate::exec::{ExecContext, PrivateTmp, ProtectHome, ProtectSystem};
+use crate::exec::{CapabilitySet, ExecContext, PrivateTmp, ProtectHome, ProtectSystem};
 use crate::name::{UnitKind, UnitName};
 use crate::service::{NotifyAccess, OomPolicy, Restart, ServiceConfig, ServiceType};
 use crate::timer::TimerTrigger;
 use crate::unit::{Config, EmergencyAction, Unit};
+use crate::value::{ALL_CAPABILITIES, parse_capability};
 
 /// Fills in what a service's other settings imply.
 pub(crate) fn infer_service_defaults(unit: &mut Unit, assigned: &HashSet<&'static str>) {
@@ -36,8 +37,20 @@ pub(crate) fn infer_service_defaults(unit: &mut Unit, assigned: &HashSet<&'stati
     imply(&mut service.exec);
 }
 
-/// `DynamicUser=` brings its own sandbox.
+/// `DynamicUser=` brings its own sandbox, and several restrictions mean nothing while a capability gets around them.
 fn imply(exec: &mut ExecContext) {
+    let implied: [(bool, &[&str]); 4] = [
+        (exec.private_devices, &["CAP_MKNOD", "CAP_SYS_RAWIO"]),
+        (exec.protect_kernel_modules, &["CAP_SYS_MODULE"]),
+        (exec.protect_kernel_logs, &["CAP_SYSLOG"]),
+        (exec.protect_clock, &["CAP_SYS_TIME", "CAP_WAKE_ALARM"]),
+    ];
+    for name in implied.into_iter().filter(|(on, _)| *on).flat_map(|(_, names)| names) {
+        if let Ok(number) = parse_capability(name) {
+            let kept = exec.capability_bounding_set.map_or(ALL_CAPABILITIES, |set| set.0);
+            exec.capability_bounding_set = Some(CapabilitySet(kept & !(1_u64 << number)));
+        }
+    }
     if exec.dynamic_user {
         exec.no_new_privileges = true;
         exec.restrict_suid_sgid = true;

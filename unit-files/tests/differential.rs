@@ -1,6 +1,8 @@
 //! Our reading against that of the tools people trust: `systemd-analyze` and `systemd-escape`. Where they are not installed
 //! the tests say so and pass; `apt-get install systemd` brings them.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
 use std::process::Command;
 
 use unit_files::diagnostic::Severity;

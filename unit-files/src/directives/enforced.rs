@@ -24,4 +24,8 @@ pub const ENFORCED: &[&str] = &[
     "ReadWritePaths",
     "ReadOnlyPaths",
     "InaccessiblePaths",
+    // The names that these three had before.
+    "ReadWriteDirectories",
+    "ReadOnlyDirectories",
+    "InaccessibleDirectories",
 ];
