@@ -420,3 +420,30 @@ fn a_sandbox_hides_and_protects_and_the_unsupported_is_refused() {
     assert!(engine.job("start", "wish.service").starts_with("error: Unit wish.service has a bad unit file setting"), "{}", engine.log());
     assert_eq!(engine.job("start", "anyway.service"), "done");
 }
+
+#[test]
+fn a_socket_whose_service_is_skipped_gives_up_instead_of_spinning() {
+    let engine = Engine::start(&[
+        ("default.target", "[Unit]\nWants=never.socket\n"),
+        ("never.socket", "[Socket]\nListenStream=@/run/never.sock\n"),
+        ("never.service", "[Unit]\nConditionPathExists=/nowhere\n[Service]\nExecStart=/bin/true\n"),
+    ]);
+    engine.until("listening", || engine.state("never.socket") == "active/listening");
+    let _connection = UnixStream::connect(engine.path("run/never.sock")).unwrap();
+    engine.until("the trigger limit", || engine.state("never.socket") == "failed/failed");
+    assert!(engine.log().contains("triggered too often"), "{}", engine.log());
+}
+
+#[test]
+fn timers_and_idle_services_run_in_their_time() {
+    let engine = Engine::start(&[
+        ("default.target", "[Unit]\nWants=tick.timer late.service slow.service\n"),
+        ("tick.timer", "[Timer]\nOnActiveSec=200ms\nOnUnitActiveSec=300ms\nAccuracySec=1ms\n"),
+        ("tick.service", "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo tick >> @/ticks'\n"),
+        ("late.service", "[Service]\nType=idle\nExecStart=/bin/sh -c 'echo late >> @/order; exec sleep 1000'\n"),
+        ("slow.service", "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'sleep 0.5; echo slow >> @/order'\n"),
+    ]);
+    engine.until("three ticks", || engine.read("ticks").lines().count() >= 3);
+    engine.until("both", || engine.read("order").lines().count() == 2);
+    assert_eq!(engine.read("order"), "slow\nlate\n");
+}

@@ -149,6 +149,8 @@ impl Manager {
     /// When one of the few things without which there is no engine cannot be had.
     pub fn new(context: BootContext, paths: Paths) -> std::io::Result<Self> {
         std::fs::create_dir_all(&paths.runtime)?;
+        // The log daemon alone may store thousands of streams here. The exec helper gives programs the usual limit.
+        let _ = process::set_limit(libc::RLIMIT_NOFILE, Some(65_536), Some(1_048_576));
         let mut signals: Vec<i32> = vec![
             libc::SIGCHLD,
             libc::SIGTERM,

@@ -417,6 +417,12 @@ impl Manager {
                 let name = self.name(end.unit);
                 self.reporter.problem(&name, &format!("its {} job took too long", end.job.kind.as_str()));
             }
+            if end.result != JobResult::Done && end.job.kind == JobKind::Start {
+                // A start that was skipped changes no state, but whoever triggered it has to hear of it.
+                for trigger in self.graph.of(end.unit, Dep::TriggeredBy).collect::<Vec<_>>() {
+                    self.triggered_changed(trigger, end.unit);
+                }
+            }
             self.control_job_done(end);
         }
     }

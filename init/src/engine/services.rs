@@ -18,7 +18,7 @@ use super::spawn::Process;
 use crate::sys::process;
 
 /// fds that a unit may store without asking for more.
-const MAX_STORED_FDS: u32 = 4096;
+const MAX_STORED_FDS: u32 = 8192;
 
 impl Manager {
     /// Feeds an event to a service, and its actions' answers, until it is at rest.

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use rustix::thread::{CapabilitySet, CapabilitySets};
-use unit_files::exec::{CpuSchedulingPolicy, EXEC_SEARCH_PATH, Privilege};
+use unit_files::exec::{CpuSchedulingPolicy, EXEC_SEARCH_PATH, LimitKind, Privilege};
 
 use self::spec::{ERROR_FD, EXTRA_FD, Failure, SPEC_FD, Spec, exit};
 use crate::sys::process;
@@ -97,6 +97,10 @@ fn become_program(spec: &Spec) -> Result<Never, Failure> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(context.umask));
     let made = directories::make(spec, identity.user.as_ref().map(|user| (user.uid, identity.gid)))?;
     let mut variables = environment::collect(spec, identity.user.as_ref(), &made)?;
+    if !context.limits.contains_key(&LimitKind::Nofile) {
+        // PID 1's own is higher; programs that use select() break with more than this, those that want more may raise it.
+        let _ = process::set_limit(LimitKind::Nofile as u32, Some(1024), Some(524_288));
+    }
     for (kind, limit) in &context.limits {
         process::set_limit(*kind as u32, limit.soft, limit.hard).map_err(fail(exit::LIMITS, format!("cannot set Limit{kind:?}=")))?;
     }
