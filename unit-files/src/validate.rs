@@ -118,6 +118,10 @@ pub(crate) fn check(unit: &mut Unit, assigned: &HashSet<&'static str>) {
         }
         Config::Scope(_) | Config::Target | Config::Device => {}
     }
+    // A command that cannot be read was there all the same.
+    if unit.diagnostics.iter().any(|known| known.severity == Severity::Error && known.key == "ExecStart") {
+        found.retain(|(_, key, _)| *key != "ExecStart");
+    }
     let location = unit.fragment.as_ref().map(|path| Location { path: path.clone(), line: 0 });
     for (severity, key, message) in found {
         unit.diagnostics.push(Diagnostic { severity, location: location.clone(), key: key.to_owned(), message });

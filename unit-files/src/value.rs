@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::calendar::CalendarError;
+use crate::command::CommandError;
 use crate::name::NameError;
 use crate::specifier::SpecifierError;
 use crate::words::WordError;
@@ -28,6 +30,12 @@ pub enum ValueError {
     /// A unit name is wrong.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// A command line is wrong.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// A calendar expression is wrong.
+    #[error(transparent)]
+    Calendar(#[from] CalendarError),
 }
 
 /// An error that says what should have been written.

@@ -22,7 +22,12 @@ pub(super) fn change(word: &str, options: &Options, operands: &[String]) -> Outc
     if operands.is_empty() {
         return Err(Failure { message: format!("systemctl: {word} needs a unit"), code: 2 });
     }
-    change_units(word, verb, options, &pid1::names(operands)?)
+    // Only targets are isolated, so that is what a bare name means.
+    let complete = |operand: &String| match verb {
+        Verb::Isolate if UnitName::parse(operand).is_err() => pid1::name(&format!("{operand}.target")),
+        _ => pid1::name(operand),
+    };
+    change_units(word, verb, options, &operands.iter().map(complete).collect::<Result<Vec<_>, _>>()?)
 }
 
 /// The same over full names.

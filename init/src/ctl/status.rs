@@ -155,7 +155,8 @@ fn render(unit: &UnitStatus, enabled: Option<&'static str>, now: u64, colour: bo
             fields.more(&format!("{branch}{pid} {command}"));
         }
     }
-    for (position, warning) in unit.warnings.iter().enumerate() {
+    let told = unit.load_error.as_deref();
+    for (position, warning) in unit.warnings.iter().filter(|warning| Some(warning.as_str()) != told).enumerate() {
         let warning = paint(warning, "33", colour);
         if position == 0 { fields.put("Warning", &warning) } else { fields.more(&warning) }
     }

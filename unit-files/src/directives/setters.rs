@@ -180,8 +180,7 @@ pub(super) fn commands(slot: &mut Vec<ExecCommand>, input: &Input<'_>) -> Outcom
         slot.clear();
         return Ok(Effect::None);
     }
-    let (commands, unknown_escape) = crate::command::parse_commands(input.value, &input.context)
-        .map_err(|error| ValueError::Expected { found: format!("{}: {error}", input.value), expected: "a command line" })?;
+    let (commands, unknown_escape) = crate::command::parse_commands(input.value, &input.context)?;
     if unknown_escape {
         input.note("an escape that means nothing is kept as it is");
     }

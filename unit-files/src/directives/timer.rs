@@ -26,10 +26,7 @@ fn calendar(config: &mut TimerConfig, input: &Input<'_>) -> Outcome {
         return Ok(Effect::None);
     }
     let text = expand(input)?;
-    let spec = CalendarSpec::parse(&text).map_err(|error| value::ValueError::Expected {
-        found: format!("{text}: {error}"),
-        expected: "a calendar expression (such as daily, Mon..Fri 09:00)",
-    })?;
+    let spec = CalendarSpec::parse(&text)?;
     config.triggers.push(TimerTrigger::Calendar(spec));
     Ok(Effect::Active)
 }
