@@ -66,7 +66,7 @@ impl Daemon {
         for name in crate::modules::load::wanted(Path::new("/"), &CommandLine::of_kernel()) {
             self.load(&name);
         }
-        for alias in present_aliases(Path::new("/sys")) {
+        for alias in crate::modules::present::aliases(Path::new("/sys")) {
             self.load(&alias);
         }
         self.disks.sweep();
@@ -124,30 +124,6 @@ impl Daemon {
     }
 }
 
-/// The aliases of the devices of every bus, each once.
-///
-/// The processor's own are left out: its crypto modules are asked for by the kernel when something needs them, and KVM when
-/// `/dev/kvm` is opened; loading all of them costs more than the rest of a boot on an emulated machine.
-fn present_aliases(sys: &Path) -> Vec<String> {
-    let mut aliases: Vec<String> = Vec::new();
-    let mut seen = HashSet::new();
-    let mut add = |path: &Path| {
-        if let Ok(text) = fs::read_to_string(path)
-            && !text.trim().is_empty()
-            && seen.insert(text.trim().to_owned())
-        {
-            aliases.push(text.trim().to_owned());
-        }
-    };
-    let entries = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten();
-    for bus in entries(&sys.join("bus")) {
-        for device in entries(&bus.path().join("devices")) {
-            add(&device.path().join("modalias"));
-        }
-    }
-    aliases
-}
-
 /// Applies the rules to the nodes that exist.
 fn set_permissions(directory: &Path, below: &str) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
@@ -173,28 +149,5 @@ fn apply_settings_of(devpath: &str) {
     };
     for error in crate::early::sysctl::apply(&[prefix.to_owned()]) {
         eprintln!("coldplug: {error}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn aliases_of_all_buses_each_once() {
-        let sys = tempfile::tempdir().unwrap();
-        for (path, alias) in [
-            ("bus/pci/devices/a", "pci:x\n"),
-            ("bus/virtio/devices/b", "virtio:y\n"),
-            ("bus/pci/devices/c", "pci:x\n"),
-            ("bus/pci/devices/d", "\n"),
-        ] {
-            let path = sys.path().join(path);
-            fs::create_dir_all(&path).unwrap();
-            fs::write(path.join("modalias"), alias).unwrap();
-        }
-        let mut aliases = present_aliases(sys.path());
-        aliases.sort();
-        assert_eq!(aliases, ["pci:x", "virtio:y"]);
     }
 }

@@ -7,6 +7,7 @@ use disk_layout::{PartitionRole, SlotName, partition_type, partuuids_of_root_has
 use uuid::Uuid;
 
 use super::failure::Failure;
+use super::load::Drivers;
 use crate::disk::block::Disk;
 use crate::disk::gpt::{Gpt, Partition};
 use crate::sys::uevent::UeventSocket;
@@ -21,8 +22,8 @@ pub(super) struct BootDisk {
     pub(super) slot: SlotName,
 }
 
-/// Waits until the disk of this boot is there with its partitions.
-pub(super) fn find(root_hash: &[u8; 32], uevents: &UeventSocket, deadline: Instant) -> Result<BootDisk, Failure> {
+/// Loads drivers, then waits, until the disk of this boot is there with its partitions.
+pub(super) fn find(root_hash: &[u8; 32], drivers: &mut Drivers, uevents: &UeventSocket, deadline: Instant) -> Result<BootDisk, Failure> {
     let esp = loader_variable("LoaderDevicePartUUID").and_then(|text| text.parse::<Uuid>().ok());
     let sys = std::path::Path::new("/sys");
     loop {
@@ -36,7 +37,14 @@ pub(super) fn find(root_hash: &[u8; 32], uevents: &UeventSocket, deadline: Insta
         if let Some((disk, gpt, slot)) = matching.pop() {
             return Ok(BootDisk { disk, gpt, slot });
         }
-        if uevents.next(deadline).map_err(Failure::Uevents)?.is_none() {
+        if drivers.load_next() {
+            continue;
+        }
+        if let Some(event) = uevents.next(deadline).map_err(Failure::Uevents)? {
+            if let Some(alias) = event.get("MODALIAS") {
+                drivers.appeared(alias);
+            }
+        } else {
             let wanted = match esp {
                 Some(esp) => format!("the disk with the boot partition {esp} and the root {}", partuuids_of_root_hash(root_hash).root),
                 None => format!("a disk with the root partition {}", partuuids_of_root_hash(root_hash).root),

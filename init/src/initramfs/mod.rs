@@ -43,14 +43,16 @@ fn run(record: &mut BootRecord) -> Result<Infallible, Failure> {
     let cmdline = CommandLine::of_kernel();
     let root_hash = verity::root_hash(&cmdline)?;
     let uevents = UeventSocket::open().map_err(Failure::Uevents)?;
-    record.warnings.extend(load::all(&cmdline)?);
+    let mut drivers = load::Drivers::read(&cmdline)?;
+    drivers.load_common();
     record.phase("modules");
 
     let timeout =
         cmdline.value("garboard.disk-timeout").and_then(|text| text.parse().ok()).map_or(Duration::from_secs(60), Duration::from_secs);
     let deadline = Instant::now() + timeout;
     mounts::efi_variables();
-    let mut boot_disk = boot_disk::find(&root_hash, &uevents, deadline)?;
+    let mut boot_disk = boot_disk::find(&root_hash, &mut drivers, &uevents, deadline)?;
+    record.warnings.append(&mut drivers.warnings);
     record.disk = boot_disk.disk.node().display().to_string();
     record.slot = boot_disk.slot.to_string();
     record.root_hash = verity::to_hex(&root_hash);

@@ -6,8 +6,10 @@
 pub mod command;
 pub mod config;
 pub mod index;
+pub mod info;
 pub mod insert;
 pub mod load;
 pub mod loader;
+pub mod present;
 
 pub use loader::Loader;
