@@ -9,7 +9,7 @@ const WANTED: [&str; 8] = ["cpu", "cpuset", "io", "memory", "pids", "hugetlb", "
 /// Not every kernel has the others.
 const EXPECTED: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
 
-/// Makes the groups and switches the controllers on, one at a time, so that a missing one costs only itself.
+/// Makes the groups and switches the controllers on; one that is refused costs only itself.
 pub(super) fn set_up() -> Vec<String> {
     let root = Path::new(ROOT);
     let mut notes = Vec::new();
@@ -24,12 +24,21 @@ pub(super) fn set_up() -> Vec<String> {
     }
     for group in [root.to_owned(), root.join("system.slice")] {
         let available = fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
-        for controller in WANTED {
-            let present = available.split_whitespace().any(|name| name == controller);
-            if !present && EXPECTED.contains(&controller) {
-                notes.push(format!("this kernel offers no cgroup controller '{controller}' in {}", group.display()));
-            }
-            if present && let Err(error) = fs::write(group.join("cgroup.subtree_control"), format!("+{controller}")) {
+        let is_present = |controller: &&str| available.split_whitespace().any(|name| name == *controller);
+        for controller in EXPECTED.iter().filter(|controller| !is_present(controller)) {
+            notes.push(format!("this kernel offers no cgroup controller '{controller}' in {}", group.display()));
+        }
+        let present: Vec<&str> = WANTED.iter().copied().filter(|controller| is_present(controller)).collect();
+        // Every write waits for the whole kernel to take notice, so all at once if possible.
+        let enable = |controllers: &[&str]| {
+            let words: Vec<String> = controllers.iter().map(|controller| format!("+{controller}")).collect();
+            fs::write(group.join("cgroup.subtree_control"), words.join(" "))
+        };
+        if enable(&present).is_ok() {
+            continue;
+        }
+        for controller in present {
+            if let Err(error) = enable(&[controller]) {
                 notes.push(format!("cannot enable the cgroup controller '{controller}' in {}: {error}", group.display()));
             }
         }

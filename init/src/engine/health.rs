@@ -59,6 +59,9 @@ impl Manager {
                 if now >= since.saturating_add(self.health.settle) {
                     self.health.complete_at = Some(now);
                     self.say("boot-complete", None);
+                    if let Err(error) = crate::boot::mark_good() {
+                        crate::kmsg::warn(&format!("cannot end the count of unfinished starts: {error}"));
+                    }
                     return;
                 }
             }
