@@ -13,6 +13,8 @@ use std::sync::Mutex;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
+use zstd::zstd_safe::CParameter;
+
 use super::Writer;
 use crate::image::plan::DiskPlan;
 use crate::image::source::Source;
@@ -24,9 +26,11 @@ const FRAME: u64 = 1 << WINDOW_LOG;
 const HOLE: u64 = 1 << 30;
 /// Frames begin and end at multiples of this, so that small gaps do not cut runs.
 const UNIT: u64 = 4 << 20;
-/// Higher levels take several times as long for one or two percent.
 const LEVEL: i32 = 9;
-/// Each thread needs about 250 MiB.
+/// The level's own table is made for a window of 4 MiB and forgets what is farther back. This one takes a fifth longer
+/// and saves 3.5 % of a Docker host; level 12 would take twice as long for less.
+const HASH_LOG: u32 = 24;
+/// Each thread needs about 350 MiB.
 const MAX_THREADS: usize = 8;
 
 pub struct RawZst;
@@ -105,6 +109,7 @@ fn frame(plan: &DiskPlan, range: &Range<u64>, level: i32, done: &(dyn Fn(u64) + 
         return encoder.finish();
     }
     encoder.window_log(WINDOW_LOG)?;
+    encoder.set_parameter(CParameter::HashLog(HASH_LOG))?;
     encoder.long_distance_matching(true)?;
     let mut buffer = vec![0; UNIT as usize];
     let mut at = range.start;
