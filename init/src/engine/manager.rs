@@ -225,6 +225,8 @@ impl Manager {
         self.start_default();
         loop {
             self.run_jobs();
+            // After the jobs: the last of them may be what the gate waited for, and no event comes after it.
+            self.health_step(now());
             if let Some(kind) = self.power_step() {
                 return kind;
             }
@@ -387,7 +389,6 @@ impl Manager {
         self.timers_step(now);
         self.job_timeouts(now);
         self.control_timeouts(now);
-        self.health_step(now);
     }
 
     // ---- small things that all parts use
