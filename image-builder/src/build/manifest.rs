@@ -144,7 +144,7 @@ fn spdx_id(name: &str) -> String {
 
 /// <https://github.com/package-url/purl-spec/blob/main/types-doc/deb-definition.md>
 fn purl(package: &ManifestPackage) -> String {
-    let escape = |text: &str| text.replace('%', "%25").replace('+', "%2B").replace(':', "%3A").replace('~', "~");
+    let escape = |text: &str| text.replace('%', "%25").replace('+', "%2B").replace(':', "%3A");
     format!("pkg:deb/debian/{}@{}?arch={}", escape(&package.name), escape(&package.version), package.architecture)
 }
 
