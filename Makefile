@@ -7,10 +7,10 @@ CARGO_TARGET_DIR ?= target
 export CARGO_TARGET_DIR
 BIN     := $(CARGO_TARGET_DIR)/$(TARGET)/debug
 
-.PHONY: run test test-long bench programs setup lint
+.PHONY: run test programs setup lint
 
 run: setup programs
-	$(BIN)/garboard build $(RECIPE) --version $(VERSION) --out $(OUT)
+	$(BIN)/garboard build $(RECIPE) --version $(VERSION) --out $(OUT) --format raw
 	$(BIN)/garboard run $(OUT)/$$(basename $(RECIPE) .toml)-$(VERSION)-x86_64.raw --detach
 
 programs:
@@ -18,12 +18,6 @@ programs:
 
 test:
 	scripts/test
-
-test-long:
-	scripts/test-long
-
-bench:
-	scripts/bench
 
 setup:
 	scripts/setup
