@@ -208,9 +208,19 @@ impl Guest {
                 return line;
             }
             let ended = self.child.as_mut().and_then(|child| child.try_wait().expect("QEMU's state"));
-            assert!(ended.is_none() && Instant::now() < end, "no '{mark}' on the console:\n{}", self.console.tail());
+            assert!(ended.is_none(), "the machine ended without '{mark}' on the console:\n{}", self.console.tail());
+            assert!(Instant::now() < end, "no '{mark}' on the console:\n{}\n{}", self.console.tail(), self.inside());
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// What a machine that does not come up is doing: its processors, and whatever it still answers.
+    fn inside(&self) -> String {
+        let first = qmp::registers(&self.qmp);
+        let reply = self
+            .ssh
+            .run("core", "systemctl list-jobs; systemctl --failed; systemctl status; cat /run/garboard/boot.json; sudo dmesg | tail -n 30");
+        format!("processors:\n{first}\nand again:\n{}\nover SSH: {}{}", qmp::registers(&self.qmp), reply.out, reply.err)
     }
 
     /// Waits for the boot to be complete and returns the line that says so.
