@@ -1,0 +1,47 @@
+//! What a release is, as files on a web server: the channel that lists releases, a release's metadata, the content map
+//! of its root image and UKI, the packs that hold their chunks, and the index that says where in the packs each chunk is.
+//! `docs/release-format.md` is the specification; this crate is its one implementation, used by the publisher and by the
+//! update agent.
+//!
+//! The crate does no I/O: decoders take bytes and give values or writes. They are meant for bytes that nobody vouches for:
+//! memory is bounded by [`limits`], a version that is not known is refused by name, each kind of bad input has an error
+//! of its own ([`FormatError::kind`]), and nothing that is decompressed has not been compared with a digest before,
+//! as long as the caller checks objects with [`ObjectRef::verify`] first.
+//!
+//! From the top: TUF vouches for a [`Channel`]; a channel names releases by the digest of a [`Release`]; a release names
+//! its [`ContentMap`], its [`PackIndex`] and its packs by digest. With map and index, [`FetchPlan`] says which ranges
+//! of which packs to get, and [`RangeDecoder`] turns their bytes into verified [`Write`]s.
+
+#![deny(clippy::indexing_slicing)]
+
+mod channel;
+mod chunk;
+mod container;
+mod digest;
+mod error;
+mod index;
+pub mod limits;
+mod map;
+mod names;
+mod object;
+mod operation;
+mod plan;
+mod reader;
+mod release;
+mod rollout;
+#[cfg(test)]
+mod testing;
+mod text;
+
+pub use channel::{Channel, ChannelRelease};
+pub use chunk::{ChunkDecoder, EncodedChunk, RangeDecoder, Write, encode_chunk};
+pub use digest::{Digest, Hasher, PayloadDigest};
+pub use error::FormatError;
+pub use index::{Entry, PackIndex, pack_header};
+pub use map::{Chunk, ContentMap, Extent, ExtentKind, MapBuilder, Part};
+pub use names::{Name, NameError, channel_target};
+pub use object::{ObjectKind, ObjectRef};
+pub use operation::Operation;
+pub use plan::{Fetch, FetchPlan, PlanOptions, PlannedChunk};
+pub use release::{PatchInfo, Release, StateFloor, UkiInfo};
+pub use rollout::{Rollout, Wave, host_position};

@@ -1,0 +1,133 @@
+//! Which ranges of which packs to fetch for the chunks that are wanted: sorted by place, joined across small gaps, and
+//! cut so that little is fetched twice after an interruption. Equal inputs give the same plan, so a journal needs
+//! only a number of a fetch.
+
+use crate::index::PackIndex;
+use crate::map::{Chunk, ContentMap};
+
+/// How ranges are joined and cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlanOptions {
+    /// Bytes that nobody wants, and that are fetched all the same rather than to ask again.
+    pub max_gap: u64,
+    /// A fetch ends with the payload that reaches so many bytes; so it is at most a chunk longer.
+    pub max_len: u64,
+}
+
+impl Default for PlanOptions {
+    fn default() -> Self {
+        Self { max_gap: 32 * 1024, max_len: 7 * 1024 * 1024 }
+    }
+}
+
+/// A range of a pack and what is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// Number of the pack in the release's list.
+    pub pack: u16,
+    /// First byte.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
+    /// The chunks, by the place of their payload; equal chunks have one payload and stand side by side.
+    pub chunks: Vec<PlannedChunk>,
+}
+
+/// A chunk of a fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlannedChunk {
+    /// Its number in the map.
+    pub chunk: u32,
+    /// Where in the pack its payload starts.
+    pub offset: u64,
+    /// Bytes of the payload.
+    pub len: u32,
+}
+
+/// What to fetch and what to write without fetching.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct FetchPlan {
+    /// Ranges, by pack and offset.
+    pub fetches: Vec<Fetch>,
+    /// Wanted chunks that are zeros.
+    pub zeros: Vec<u32>,
+}
+
+impl FetchPlan {
+    /// The plan for the chunks that `wanted` says yes to.
+    pub fn new(map: &ContentMap, index: &PackIndex, options: &PlanOptions, mut wanted: impl FnMut(u32, &Chunk) -> bool) -> Self {
+        let mut plan = Self::default();
+        let mut planned = Vec::new();
+        for ((number, chunk), entry) in map.chunks().zip(index.entries()) {
+            if !wanted(number, &chunk) {
+                continue;
+            }
+            if entry.operation.has_payload() {
+                planned.push((entry.pack, PlannedChunk { chunk: number, offset: entry.offset, len: entry.len }));
+            } else {
+                plan.zeros.push(number);
+            }
+        }
+        planned.sort_unstable_by_key(|(pack, chunk)| (*pack, chunk.offset, chunk.chunk));
+        for (pack, chunk) in planned {
+            let end = chunk.offset + u64::from(chunk.len);
+            let joined = plan.fetches.last_mut().filter(|last| {
+                let last_end = last.offset + last.len;
+                let same_payload = end <= last_end;
+                let near = chunk.offset <= last_end.saturating_add(options.max_gap);
+                last.pack == pack && (same_payload || (near && last.len < options.max_len))
+            });
+            match joined {
+                Some(last) => {
+                    last.len = last.len.max(end - last.offset);
+                    last.chunks.push(chunk);
+                }
+                None => plan.fetches.push(Fetch { pack, offset: chunk.offset, len: u64::from(chunk.len), chunks: vec![chunk] }),
+            }
+        }
+        plan
+    }
+
+    /// Bytes of all ranges.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.fetches.iter().map(|fetch| fetch.len).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn ranges_are_joined_across_gaps_and_cut_by_length() {
+        let sample = testing::sample();
+        let ranges = |options: PlanOptions, skip: u32| {
+            let plan = FetchPlan::new(&sample.map, &sample.index, &options, |number, _| number != skip);
+            plan.fetches.iter().map(|fetch| (fetch.pack, fetch.chunks.len())).collect::<Vec<_>>()
+        };
+        let all = FetchPlan::new(&sample.map, &sample.index, &PlanOptions::default(), |_, _| true);
+        assert_eq!(all.bytes(), sample.pack_bytes.iter().map(|pack| pack.len() as u64 - 16).sum::<u64>());
+        let joined = ranges(PlanOptions { max_gap: 1 << 20, max_len: 1 << 30 }, 2);
+        let apart = ranges(PlanOptions { max_gap: 0, max_len: 1 << 30 }, 2);
+        let single = ranges(PlanOptions { max_gap: 1 << 20, max_len: 1 }, u32::MAX);
+        assert!(joined.len() < apart.len() && single.len() >= apart.len(), "{joined:?} {apart:?} {single:?}");
+    }
+
+    #[test]
+    fn equal_chunks_are_fetched_once() {
+        let noise: Vec<u8> = (0..5000_u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let sample = testing::release_of(&[("a", &noise), ("b", &noise)], b"uki");
+        let plan = FetchPlan::new(&sample.map, &sample.index, &PlanOptions { max_gap: 0, max_len: 1 }, |_, _| true);
+        let twins = plan.fetches.iter().find(|fetch| fetch.chunks.len() == 2).expect("one fetch for both");
+        assert_eq!(twins.len, u64::from(twins.chunks[0].len));
+    }
+
+    #[test]
+    fn what_is_not_wanted_costs_nothing() {
+        let sample = testing::sample();
+        let plan = FetchPlan::new(&sample.map, &sample.index, &PlanOptions::default(), |_, _| false);
+        assert_eq!((plan.bytes(), plan), (0, FetchPlan::default()));
+    }
+}
