@@ -82,26 +82,22 @@ fn split_while(text: &[u8], test: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
     text.split_at(end)
 }
 
-/// The comparison of the UAPI specification, step by step.
+/// The comparison of the UAPI specification, step by step and in its order: it is systemd-boot's, which sorts the same
+/// versions by itself.
 fn compare(mut a: &[u8], mut b: &[u8]) -> Ordering {
     loop {
         a = split_while(a, is_separator).1;
         b = split_while(b, is_separator).1;
-        // `~` sorts before the end of the string, `-` and `^` (in that order) after it, `.` before other text.
-        for (mark, at_end_first) in [(b'~', true), (b'-', false), (b'^', false), (b'.', false)] {
-            let marks = (a.first() == Some(&mark), b.first() == Some(&mark));
-            if mark == b'-' && (a.is_empty() || b.is_empty()) {
-                return a.len().min(1).cmp(&b.len().min(1));
-            }
-            match marks {
-                (true, true) => {
-                    a = a.get(1..).unwrap_or_default();
-                    b = b.get(1..).unwrap_or_default();
-                    break;
-                }
-                (true, false) => return Ordering::Less,
-                (false, true) => return Ordering::Greater,
-                (false, false) => debug_assert!(at_end_first || !a.is_empty()),
+        // `~` sorts before the end of the string, everything else after it.
+        if let Some(ordering) = compare_mark(b'~', &mut a, &mut b) {
+            return ordering;
+        }
+        if a.is_empty() || b.is_empty() {
+            return b.is_empty().cmp(&a.is_empty());
+        }
+        for mark in [b'-', b'^', b'.'] {
+            if let Some(ordering) = compare_mark(mark, &mut a, &mut b) {
+                return ordering;
             }
         }
         let numeric = a.first().is_some_and(u8::is_ascii_digit) || b.first().is_some_and(u8::is_ascii_digit);
@@ -117,10 +113,23 @@ fn compare(mut a: &[u8], mut b: &[u8]) -> Ordering {
     }
 }
 
+/// Text that begins with a mark is older than text that does not; where both do, it is taken off.
+fn compare_mark(mark: u8, a: &mut &[u8], b: &mut &[u8]) -> Option<Ordering> {
+    match (a.strip_prefix(&[mark]), b.strip_prefix(&[mark])) {
+        (None, None) => return None,
+        (Some(_), None) => return Some(Ordering::Less),
+        (None, Some(_)) => return Some(Ordering::Greater),
+        (Some(rest_a), Some(rest_b)) => (*a, *b) = (rest_a, rest_b),
+    }
+    None
+}
+
+/// Any number is newer than none, 0 too.
 fn compare_numbers(a: &[u8], b: &[u8]) -> Ordering {
+    let there = b.is_empty().cmp(&a.is_empty());
     let a = split_while(a, |byte| byte == b'0').1;
     let b = split_while(b, |byte| byte == b'0').1;
-    a.len().cmp(&b.len()).then_with(|| a.cmp(b))
+    there.then_with(|| a.len().cmp(&b.len())).then_with(|| a.cmp(b))
 }
 
 #[cfg(test)]
