@@ -7,9 +7,11 @@
 pub mod build;
 pub mod cli;
 pub mod debian;
+pub mod digest;
 pub mod image;
 pub mod progress;
 pub mod qemu;
 pub mod recipe;
 pub mod steps;
 pub mod tree;
+pub mod whole_file;

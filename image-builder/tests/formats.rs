@@ -408,7 +408,7 @@ fn veritysetup_builds_the_same_tree() {
         let tree = image_builder::image::verity::hash_tree(&data, &superblock, &|_| ()).unwrap();
         let salt = format!("--salt={}", "5a".repeat(32));
         let output = run("veritysetup", &["format", &salt, &format!("--uuid={uuid}"), text(&at("data")), text(&at("theirs"))]);
-        let hash: String = tree.root_hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = image_builder::digest::hex(&tree.root_hash);
         assert!(output.contains(&hash), "{blocks} blocks: {hash}\n{output}");
         assert!(fs::read(at("theirs")).unwrap() == tree.bytes, "{blocks} blocks");
         fs::remove_file(at("theirs")).unwrap();

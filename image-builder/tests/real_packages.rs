@@ -1,141 +1,34 @@
-//! The steps on real packages, against the tools whose work they do. Ignored unless `GARBOARD_TEST_PACKAGES` names a
-//! directory with one directory per package: `NAME/root` as `dpkg-deb --extract` makes it, `NAME/ctl` as
-//! `dpkg-deb --control` does.
+//! The steps on real packages, against the tools whose work they do. They need the lock and the package cache that a
+//! build of the recipe leaves behind, so `scripts/test` runs them after its builds, with `GARBOARD_PROGRAMS` set.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::time::Instant;
 
+use image_builder::build::{self, BuildRequest, Sources};
+use image_builder::progress::Silent;
 use image_builder::recipe;
-use image_builder::steps::accounts::{GroupSpec, UserSpec};
-use image_builder::steps::files::{Entry, What};
-use image_builder::steps::units::UnitSpec;
-use image_builder::steps::{self, PackageRecord, StepsInput, StepsOutput};
-use image_builder::tree::{Body, Kind, Node, Tree};
+use image_builder::steps::{self, StepsInput, StepsOutput};
+use image_builder::tree::{Kind, Tree};
 
-fn packages() -> PathBuf {
-    PathBuf::from(std::env::var_os("GARBOARD_TEST_PACKAGES").expect("GARBOARD_TEST_PACKAGES names the unpacked packages"))
-}
-
-fn body(path: &Path) -> Body {
-    let file = File::open(path).unwrap();
-    let len = file.metadata().unwrap().len();
-    Body::Range { file: Arc::new(file), offset: 0, len }
-}
-
-fn add(tree: &mut Tree, root: &Path, directory: &Path, origin: &Arc<str>) {
-    let mut entries: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
-    entries.sort();
-    for path in entries {
-        let inside = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-        let meta = path.symlink_metadata().unwrap();
-        let kind = if meta.is_dir() {
-            Kind::Directory
-        } else if meta.is_symlink() {
-            Kind::Symlink(fs::read_link(&path).unwrap().to_str().unwrap().to_owned())
-        } else {
-            Kind::File(body(&path))
-        };
-        let mut node = Node::new(kind, (meta.mode() & 0o7777) as u16, origin);
-        (node.uid, node.gid) = (meta.uid(), meta.gid());
-        tree.add(&inside, node).unwrap();
-        if meta.is_dir() {
-            add(tree, root, &path, origin);
-        }
-    }
-}
-
-fn record(name: &str, directory: &Path) -> PackageRecord {
-    let control = fs::read_to_string(directory.join("ctl/control")).unwrap();
-    let version = control.lines().find_map(|line| line.strip_prefix("Version: ")).unwrap().to_owned();
-    let mut scripts = BTreeMap::new();
-    for script in ["preinst", "postinst", "prerm", "postrm", "config", "triggers"] {
-        let path = directory.join("ctl").join(script);
-        if path.exists() {
-            let sum = Command::new("sha256sum").arg(&path).output().unwrap().stdout;
-            scripts.insert(script.to_owned(), String::from_utf8(sum).unwrap().split(' ').next().unwrap().to_owned());
-        }
-    }
-    PackageRecord { name: name.to_owned(), version, control, scripts }
-}
-
-fn entries(recipe: &recipe::Recipe) -> Vec<Entry> {
-    let mut entries = Vec::new();
-    for content in &recipe.content {
-        let mut push = |path: String, what, mode| {
-            entries.push(Entry { path, what, mode, owner: content.owner.clone(), group: content.group.clone() });
-        };
-        match &content.what {
-            recipe::What::Text(text) => {
-                push(content.path.clone(), What::File(Body::from_bytes(text.as_bytes())), content.mode.unwrap_or(0o644));
-            }
-            recipe::What::Copy(path) => push(content.path.clone(), What::File(body(path)), content.mode.unwrap_or(0o644)),
-            recipe::What::Directory => push(content.path.clone(), What::Directory, content.mode.unwrap_or(0o755)),
-            recipe::What::Link(target) => push(content.path.clone(), What::Link(target.clone()), 0o777),
-            recipe::What::CopyTree(source) => {
-                let mut pending = vec![source.clone()];
-                while let Some(directory) = pending.pop() {
-                    let Ok(list) = fs::read_dir(&directory) else { continue };
-                    for entry in list {
-                        let path = entry.unwrap().path();
-                        let inside = path.strip_prefix(source).unwrap().to_str().unwrap();
-                        let target = format!("{}/{inside}", content.path).trim_start_matches('/').to_owned();
-                        if path.is_dir() {
-                            pending.push(path);
-                        } else {
-                            push(target, What::File(body(&path)), 0o644);
-                        }
-                    }
-                }
-            }
-        }
-    }
-    entries
-}
-
-/// The tree of one of our recipes after all steps.
+/// The tree of one of our recipes after all steps, from the lock and the cache that a build of it left.
 fn build(name: &str) -> (Tree, StepsOutput, StepsInput) {
+    let programs = std::env::var_os("GARBOARD_PROGRAMS").expect("GARBOARD_PROGRAMS names the directory of init and cloud-config");
     let recipe = recipe::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes").join(format!("{name}.toml"))).unwrap();
-    let mut tree = Tree::new();
-    let mut input = StepsInput {
-        entries: entries(&recipe),
-        remove: recipe.remove.clone(),
-        alternatives: recipe.alternatives.clone(),
-        units: UnitSpec { enable: recipe.enable.clone(), mask: recipe.mask.clone() },
-        initramfs_modules: recipe.kernel.initramfs_modules.clone(),
-        groups: recipe.groups.iter().map(|group| GroupSpec { name: group.name.clone(), gid: group.gid }).collect(),
-        users: recipe
-            .users
-            .iter()
-            .map(|user| UserSpec {
-                name: user.name.clone(),
-                uid: user.uid,
-                group: user.group.clone(),
-                groups: user.groups.clone(),
-                home: user.home.clone(),
-                shell: user.shell.clone(),
-                gecos: user.gecos.clone(),
-            })
-            .collect(),
-        ..StepsInput::default()
+    let request = BuildRequest {
+        version: "1.0.0".parse().unwrap(),
+        out: PathBuf::new(),
+        formats: Vec::new(),
+        locked: true,
+        strict: true,
+        programs: Some(programs.into()),
+        sources: Sources { offline: true, ..Sources::default() },
     };
-    let wanted = fs::read_to_string(packages().join(format!("../{name}.list"))).unwrap();
-    for package in wanted.lines() {
-        let directory = packages().join(package);
-        add(&mut tree, &directory.join("root"), &directory.join("root"), &Arc::from(package));
-        input.packages.push(record(package, &directory));
-    }
-    tree.put("usr/lib/garboard/init", Node::file(*b"", 0o755, &Arc::from("test"))).unwrap();
-    tree.put("usr/bin/cloud-config", Node::file(*b"", 0o755, &Arc::from("test"))).unwrap();
-    let start = Instant::now();
-    let output = steps::apply(&mut tree, &input).unwrap();
-    eprintln!("{name}: {} nodes, steps took {:?}", tree.len(), start.elapsed());
+    let (tree, input, output) = build::root_tree(&recipe, &request, &Silent).unwrap();
     (tree, output, input)
 }
 
@@ -163,7 +56,7 @@ fn text(tree: &Tree, path: &str) -> String {
 }
 
 #[test]
-#[ignore = "needs GARBOARD_TEST_PACKAGES"]
+#[ignore = "run by scripts/test after its builds"]
 fn module_indices_are_those_of_depmod() {
     let (tree, output, _) = build("tiny");
     let release = output.kernel.unwrap();
@@ -206,7 +99,7 @@ fn module_indices_are_those_of_depmod() {
 }
 
 #[test]
-#[ignore = "needs GARBOARD_TEST_PACKAGES"]
+#[ignore = "run by scripts/test after its builds"]
 fn the_loaders_cache_is_that_of_ldconfig() {
     let (mut tree, ..) = build("docker");
     let directory = tempfile::tempdir().unwrap();
@@ -234,7 +127,7 @@ fn the_loaders_cache_is_that_of_ldconfig() {
 }
 
 #[test]
-#[ignore = "needs GARBOARD_TEST_PACKAGES"]
+#[ignore = "run by scripts/test after its builds"]
 fn the_docker_recipe_goes_through() {
     let (tree, output, input) = build("docker");
     let findings = steps::review::table().unwrap().findings(&input.packages);

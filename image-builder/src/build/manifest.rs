@@ -1,6 +1,6 @@
-//! What is in an image, for people and scanners: the manifest (our own JSON, see [`Manifest`]) and the
-//! SBOM (SPDX 2.3 JSON, <https://spdx.github.io/spdx-spec/v2.3/>). Both are data about the build and nothing else, so
-//! they are the same bytes whenever they are made.
+//! What is in an image, for people and scanners: the manifest (our own JSON, specified in
+//! `docs/manifest.md`) and the SBOM (SPDX 2.3 JSON, <https://spdx.github.io/spdx-spec/v2.3/>). Both are data about the
+//! build and nothing else, so they are the same bytes whenever they are made.
 
 use std::collections::BTreeMap;
 

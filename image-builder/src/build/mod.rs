@@ -11,13 +11,13 @@ mod programs;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
 use disk_layout::Version;
-use ring::digest;
 use serde::Serialize;
 
+use crate::digest::Sha256;
 use crate::image::build::{ImageInput, ImageResult, assemble};
 use crate::image::gpt::PartitionSizes;
 use crate::image::output::Format;
@@ -30,6 +30,7 @@ use crate::steps::review::{self, Verdict};
 use crate::steps::units::UnitSpec;
 use crate::steps::{self, PackageRecord, StepsInput, StepsOutput};
 use crate::tree::{Body, Tree};
+use crate::whole_file;
 use manifest::{Manifest, ManifestPackage, Unreviewed};
 
 pub use packages::{Sources, lock};
@@ -93,22 +94,11 @@ impl Built {
 /// When any stage fails; nothing is left under a final name that is not complete.
 pub fn build(recipe: &Recipe, request: &BuildRequest, progress: &dyn Progress) -> Result<Built> {
     fs::create_dir_all(&request.out).with_context(|| format!("cannot make the output directory {}", request.out.display()))?;
-    let mut chosen = packages::choose(recipe, &request.sources, request.locked, progress)?;
-    let unpacked = packages::unpack(&mut chosen, progress)?;
-    let mut tree = unpacked.tree;
-
-    progress.event(Event::Begin { phase: Phase::Tree, total: None });
-    let init = programs::place(&mut tree, &programs::directory(request.programs.as_deref()))?;
-    let input = steps_input(recipe, request, unpacked.records.clone(), chosen.ids())?;
-    let output = steps::apply(&mut tree, &input)?;
-    for text in &output.warnings {
-        progress.event(Event::Warning { text: text.clone() });
-    }
-    chosen.pin_ids(&output.ids, request.locked)?;
+    let Root { mut tree, chosen, input, output, init, manifest } = root(recipe, request, progress)?;
     let unreviewed = unreviewed_scripts(recipe, &input.packages, request.strict, progress)?;
     let boot = take_boot_parts(&mut tree, &output)?;
     let initramfs = initramfs::tree(&tree, init, &output.initramfs_modules)?;
-    let summary = format!("{} files from {} packages", tree.len(), unpacked.records.len());
+    let summary = format!("{} files from {} packages", tree.len(), input.packages.len());
     progress.event(Event::End { phase: Phase::Tree, summary });
 
     let name = format!("{}-{}-{ARCHITECTURE}", recipe.name, request.version);
@@ -133,15 +123,50 @@ pub fn build(recipe: &Recipe, request: &BuildRequest, progress: &dyn Progress) -
         },
         progress,
     )?;
-    let manifest = manifest_of(recipe, request, &image, &boot.release, unpacked.manifest, unreviewed, &tree)?;
+    let manifest = manifest_of(recipe, request, &image, &boot.release, manifest, unreviewed, &tree)?;
     let mut files: Vec<PathBuf> = image.outputs.iter().map(|output| output.path.clone()).collect();
     for (ending, text) in [("manifest.json", manifest.to_json()), ("spdx.json", manifest.to_spdx())] {
         let path = request.out.join(format!("{name}.{ending}"));
-        write_whole(&path, &text)?;
+        whole_file::write(&path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
         files.push(path);
     }
     chosen.save()?;
     Ok(Built { files, root_hash: image.root_hash_hex(), version: request.version.clone() })
+}
+
+/// The root file system of an image before anything is taken out of it for the boot partition.
+struct Root {
+    tree: Tree,
+    chosen: packages::Chosen,
+    input: StepsInput,
+    output: StepsOutput,
+    init: Body,
+    manifest: Vec<ManifestPackage>,
+}
+
+fn root(recipe: &Recipe, request: &BuildRequest, progress: &dyn Progress) -> Result<Root> {
+    let mut chosen = packages::choose(recipe, &request.sources, request.locked, progress)?;
+    let unpacked = packages::unpack(&mut chosen, progress)?;
+    let mut tree = unpacked.tree;
+    progress.event(Event::Begin { phase: Phase::Tree, total: None });
+    let init = programs::place(&mut tree, &programs::directory(request.programs.as_deref()))?;
+    let input = steps_input(recipe, request, unpacked.records, chosen.ids())?;
+    let output = steps::apply(&mut tree, &input)?;
+    for text in &output.warnings {
+        progress.event(Event::Warning { text: text.clone() });
+    }
+    chosen.pin_ids(&output.ids, request.locked)?;
+    Ok(Root { tree, chosen, input, output, init, manifest: unpacked.manifest })
+}
+
+/// The root file system of a recipe's image after all steps, with what they were given and found, for tests that hold it
+/// against other tools.
+///
+/// # Errors
+/// As [`build`].
+pub fn root_tree(recipe: &Recipe, request: &BuildRequest, progress: &dyn Progress) -> Result<(Tree, StepsInput, StepsOutput)> {
+    let root = root(recipe, request, progress)?;
+    Ok((root.tree, root.input, root.output))
 }
 
 fn steps_input(recipe: &Recipe, request: &BuildRequest, packages: Vec<PackageRecord>, ids: steps::accounts::Ids) -> Result<StepsInput> {
@@ -234,7 +259,7 @@ fn manifest_of(
     let mut hashes = BTreeMap::new();
     for path in programs::paths() {
         let bytes = tree.file(path).map(Body::read).transpose().with_context(|| format!("cannot read '{path}' of the image"))?;
-        hashes.insert(path.to_owned(), sha256(&bytes.unwrap_or_default()));
+        hashes.insert(path.to_owned(), Sha256::of(&bytes.unwrap_or_default()).to_string());
     }
     Ok(Manifest {
         schema: 1,
@@ -248,29 +273,9 @@ fn manifest_of(
         root_bytes: image.root_size,
         slot_bytes: image.slot_size,
         uki: image.uki_name.to_string(),
-        uki_sha256: sha256(&image.uki),
+        uki_sha256: Sha256::of(&image.uki).to_string(),
         programs: hashes,
         packages,
         unreviewed_scripts,
     })
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    digest::digest(&digest::SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Writes a file that is complete or not there.
-fn write_whole(path: &Path, text: &str) -> Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || {
-        let mut file = tempfile::Builder::new().permissions(permissions()).tempfile_in(directory)?;
-        std::io::Write::write_all(&mut file, text.as_bytes())?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok::<(), std::io::Error>(())
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn permissions() -> fs::Permissions {
-    std::os::unix::fs::PermissionsExt::from_mode(0o644)
 }

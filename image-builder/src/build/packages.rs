@@ -7,7 +7,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 
 use super::manifest::ManifestPackage;
-use super::sha256;
 use crate::debian::Debian;
 use crate::debian::assemble::{Assembled, Package};
 use crate::debian::cache::Cache;
@@ -16,6 +15,7 @@ use crate::debian::mirror::{self, Mirror};
 use crate::debian::release::Keyring;
 use crate::debian::request::PackageRequest;
 use crate::debian::transport::Transport;
+use crate::digest::Sha256;
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::steps::PackageRecord;
@@ -170,8 +170,7 @@ fn now() -> i64 {
 }
 
 fn record(package: &Package) -> PackageRecord {
-    let scripts: BTreeMap<String, String> =
-        package.scripts.iter().map(|(name, script)| (name.clone(), script.sha256.to_string())).collect();
+    let scripts: BTreeMap<String, Vec<u8>> = package.scripts.iter().map(|(name, script)| (name.clone(), script.bytes.clone())).collect();
     PackageRecord { name: package.locked.name.clone(), version: package.locked.version.clone(), control: package.control.clone(), scripts }
 }
 
@@ -186,6 +185,6 @@ fn manifest_package(package: &Package, tree: &Tree) -> Result<ManifestPackage> {
         sha256: locked.sha256.to_string(),
         path: locked.path.clone(),
         licence_file: package.copyright.clone(),
-        licence_sha256: licence_sha256.map(|bytes| sha256(&bytes)),
+        licence_sha256: licence_sha256.map(|bytes| Sha256::of(&bytes).to_string()),
     })
 }

@@ -9,9 +9,9 @@ use thiserror::Error;
 
 use super::deb822;
 use super::dependency::clauses;
-use super::digest::Sha256;
 use super::lock::LockedPackage;
 use super::unpack::{Entry, EntryKind, Unpacked};
+use crate::digest::Sha256;
 use crate::tree::{Body, Kind, Node, Tree, TreeError};
 
 /// The control files that are programs, or that make dpkg run some.

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 
-use super::digest::Sha256;
+use crate::digest::Sha256;
 
 /// Why the cache cannot be used.
 #[derive(Debug, Error)]

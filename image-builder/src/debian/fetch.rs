@@ -11,8 +11,8 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::cache::{Cache, CacheError, Partial};
-use super::digest::Sha256;
 use super::transport::{Transport, TransportError};
+use crate::digest::Sha256;
 use crate::progress::{Event, Progress};
 
 /// Connections at a time.

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::digest::Sha256;
 use super::request::PackageRequest;
 use super::universe::Archive;
+use crate::digest::Sha256;
+use crate::whole_file;
 
 /// The format of lock files that this program writes.
 const SCHEMA: u32 = 1;
@@ -178,8 +179,7 @@ impl Lock {
     pub fn write(&self, path: &Path) -> Result<(), LockError> {
         let fail = |source| LockError::Io { act: "writing", path: path.to_owned(), source };
         let text = self.to_text().map_err(|error| fail(io::Error::other(error)))?;
-        let temporary = path.with_extension("lock.new");
-        fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path)).map_err(fail)
+        whole_file::write(path, text.as_bytes()).map_err(fail)
     }
 
     /// Whether it answers a request; otherwise what is different.

@@ -14,7 +14,6 @@ mod date;
 mod deb;
 mod deb822;
 mod dependency;
-pub mod digest;
 pub mod fetch;
 pub mod lock;
 pub mod mirror;

@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use super::deb822;
 use super::dependency::{Clause, Relation, clauses, relation};
-use super::digest::Sha256;
 use super::version;
+use crate::digest::Sha256;
 
 /// Fields that survive [`trim`].
 const KEPT: [&str; 16] = [

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::date;
 use super::deb822;
-use super::digest::Sha256;
+use crate::digest::Sha256;
 
 /// The Debian archive's public keys: automatic signing, security and stable release keys of bullseye, bookworm, trixie.
 const ARCHIVE_KEYS: &[u8] = include_bytes!("../../keys/debian-archive-keyring.pgp");

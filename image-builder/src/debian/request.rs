@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use serde::{Deserialize, Serialize};
 
-use super::digest::Sha256;
+use crate::digest::Sha256;
 use crate::recipe::Recipe;
 
 /// Which packages, from where.

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::digest::Sha256;
 use super::packages::Index;
 use super::request::PackageRequest;
 use super::resolve::{ResolveError, resolve};
 use super::testing::{request, request_without};
 use super::universe::{Archive, Suite, Universe};
+use crate::digest::Sha256;
 
 /// A universe from lines `name version; field; field`, a suite for each text, the second one only for `from`.
 fn universe(suites: &[(&str, &str)]) -> Universe {

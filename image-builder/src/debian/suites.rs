@@ -5,7 +5,6 @@ use std::io::Read;
 
 use super::cache::Cache;
 use super::deb::decompress;
-use super::digest::Sha256;
 use super::fetch::{FetchError, Wanted};
 use super::packages::{Index, trim};
 use super::release::{IndexFile, Release};
@@ -13,6 +12,7 @@ use super::request::PackageRequest;
 use super::transport::TransportError;
 use super::universe::{Archive, Suite, Universe};
 use super::{Debian, DebianError};
+use crate::digest::Sha256;
 use crate::progress::{Event, Progress};
 
 /// Release files are about 150 kB.

@@ -19,11 +19,11 @@ use pgp::types::Password;
 
 use super::Debian;
 use super::cache::Cache;
-use super::digest::Sha256;
 use super::mirror::Mirror;
 use super::release::Keyring;
 use super::request::PackageRequest;
 use super::transport::Transport;
+use crate::digest::Sha256;
 
 /// A time at which everything in the archive is valid, long after its keys were made.
 pub const NOW: i64 = 4_000_000_000;

@@ -34,7 +34,7 @@ fn a_request_becomes_a_lock_and_a_tree() {
     let (lock, assembled) = archive.debian().lock(&request(&["app"]), None, &Silent).unwrap();
     let names: Vec<&str> = lock.packages.iter().map(|package| package.name.as_str()).collect();
     assert_eq!(names, ["app", "lib"]);
-    assert_eq!(lock.packages[0].scripts["postinst"], digest::Sha256::of(b"#!/bin/sh\n"));
+    assert_eq!(lock.packages[0].scripts["postinst"], crate::digest::Sha256::of(b"#!/bin/sh\n"));
     assert_eq!(assembled.tree.file("usr/share/doc/lib/copyright").unwrap().read().unwrap(), b"free\n");
     assert_eq!(assembled.packages[1].copyright.as_deref(), Some("usr/share/doc/lib/copyright"));
     assert_eq!(assembled.packages[1].field("Version"), Some("2.1-1"));

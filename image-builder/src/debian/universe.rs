@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::digest::Sha256;
 use super::packages::{Index, Package};
 use super::version;
+use crate::digest::Sha256;
 
 /// Which archive of a mirror.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use super::cache::{Cache, CacheError};
 use super::deb::{Deb, DebError, decompress};
-use super::digest::Sha256;
+use crate::digest::Sha256;
 
 /// Changes whenever unpacked packages of older programs cannot be used.
 const FORMAT: u32 = 1;

@@ -2,7 +2,6 @@
 //! UKI that carries the root hash, the ESP that carries the UKI, the partition table that carries both halves of the
 //! hash, and then every output format.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -17,6 +16,7 @@ use super::seed::Seed;
 use super::source::Source;
 use super::uki::{self, UkiParts};
 use super::{FIXED_TIME, ImageError, MIB, initramfs, verity};
+use crate::digest::hex;
 use crate::progress::{Event, Phase, Progress};
 use crate::tree::{Body, Tree};
 
@@ -179,15 +179,6 @@ fn command_line(root_hash: &[u8; 32], words: &[String]) -> String {
         line.push_str(word);
     }
     line
-}
-
-/// Lower case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -153,8 +153,7 @@ impl Merged {
             self.content.push(file_content(item, &directory).map_err(unsound)?);
         }
         for link in fragment.link {
-            let path = image_path(&link.path, false).map_err(unsound)?;
-            self.content.push(Content { path, what: What::Link(link.target), mode: None, owner: root(), group: root() });
+            self.content.push(content(&link.path, What::Link(link.target), None, None, None).map_err(unsound)?);
         }
         self.alternatives.extend(fragment.alternatives);
         self.remove.extend(fragment.remove.paths);
@@ -223,10 +222,6 @@ impl Merged {
     }
 }
 
-fn root() -> String {
-    "root".to_owned()
-}
-
 /// Keeps the first of equal entries, in order.
 fn unique(mut list: Vec<String>) -> Vec<String> {
     let mut seen = std::collections::BTreeSet::new();
@@ -236,13 +231,7 @@ fn unique(mut list: Vec<String>) -> Vec<String> {
 
 fn directory_content(item: fragment::Directory, base: &Path) -> Result<Content, String> {
     let what = item.source.map_or(What::Directory, |source| What::CopyTree(base.join(source)));
-    Ok(Content {
-        path: image_path(&item.path, matches!(what, What::CopyTree(_)))?,
-        what,
-        mode: mode(item.mode.as_deref())?,
-        owner: item.owner.unwrap_or_else(root),
-        group: item.group.unwrap_or_else(root),
-    })
+    content(&item.path, what, item.mode, item.owner, item.group)
 }
 
 fn file_content(item: fragment::File, base: &Path) -> Result<Content, String> {
@@ -251,19 +240,23 @@ fn file_content(item: fragment::File, base: &Path) -> Result<Content, String> {
         (None, Some(source)) => What::Copy(base.join(source)),
         _ => return Err(format!("the file '{}' needs either 'content' or 'source', not both", item.path)),
     };
+    content(&item.path, what, item.mode, item.owner, item.group)
+}
+
+fn content(path: &str, what: What, mode: Option<String>, owner: Option<String>, group: Option<String>) -> Result<Content, String> {
+    let root = || "root".to_owned();
     Ok(Content {
-        path: image_path(&item.path, false)?,
+        path: image_path(path, matches!(what, What::CopyTree(_)))?,
         what,
-        mode: mode(item.mode.as_deref())?,
-        owner: item.owner.unwrap_or_else(root),
-        group: item.group.unwrap_or_else(root),
+        mode: mode.as_deref().map(octal).transpose()?,
+        owner: owner.unwrap_or_else(root),
+        group: group.unwrap_or_else(root),
     })
 }
 
-fn mode(text: Option<&str>) -> Result<Option<u16>, String> {
-    let Some(text) = text else { return Ok(None) };
+fn octal(text: &str) -> Result<u16, String> {
     let value = u16::from_str_radix(text, 8).ok().filter(|&mode| mode <= 0o7777);
-    value.map(Some).ok_or_else(|| format!("'{text}' is not a mode: write it in octal, such as \"0644\""))
+    value.ok_or_else(|| format!("'{text}' is not a mode: write it in octal, such as \"0644\""))
 }
 
 /// A path of the image without its leading slash.

@@ -18,6 +18,7 @@ pub mod modinfo;
 pub mod modules;
 pub mod pam;
 pub mod review;
+pub mod subject_hash;
 mod text;
 mod unit_source;
 pub mod units;
@@ -69,8 +70,8 @@ pub struct PackageRecord {
     pub version: String,
     /// The paragraph of its control file.
     pub control: String,
-    /// SHA-256 in hexadecimal of each maintainer script and trigger file, by name (`postinst`, `triggers`).
-    pub scripts: BTreeMap<String, String>,
+    /// Each maintainer script and trigger file, by name (`postinst`, `triggers`).
+    pub scripts: BTreeMap<String, Vec<u8>>,
 }
 
 /// What the steps found out.
@@ -155,6 +156,12 @@ pub enum StepsError {
         path: String,
         /// Why.
         reason: String,
+    },
+    /// A certificate is not one.
+    #[error("'{path}' is not a certificate in PEM: correct or remove it")]
+    Certificate {
+        /// The path in the tree.
+        path: String,
     },
     /// A kernel module is not one.
     #[error("'{path}' is not a kernel module: {reason}")]

@@ -7,7 +7,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{PartitionReport, Window};
-use crate::image::build::hex;
+use crate::digest::hex;
 use crate::image::erofs;
 use crate::image::source::Source;
 use crate::image::verity::hash_tree;

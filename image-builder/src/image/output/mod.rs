@@ -1,20 +1,20 @@
 //! Output files. Every format sees the same [`DiskPlan`] and writes it once, to a temporary file that gets its name
-//! only when it is complete: whatever goes wrong, no half-written image is ever there under the final name.
+//! only when it is complete and on the disk: whatever goes wrong, no half-written image is ever there under the final name.
 
 mod qcow2;
 mod raw;
 mod raw_zst;
 
 use std::fmt;
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::ImageError;
 use super::plan::DiskPlan;
 use crate::progress::{Event, Phase, Progress};
+use crate::whole_file;
 
 /// A kind of output file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,14 +94,10 @@ pub fn write(plan: &DiskPlan, format: Format, directory: &Path, base: &str, prog
     let fail = |error| ImageError::Write { path: path.clone(), error };
     let total = plan.segments().iter().map(|segment| segment.disk.end - segment.disk.start).sum();
     progress.event(Event::Begin { phase: Phase::Write, total: Some(total) });
-    // The temporary file removes itself when it is dropped.
-    let prefix = format!(".{base}.{format}.");
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix).permissions(Permissions::from_mode(0o644));
-    let mut file = builder.tempfile_in(directory).map_err(fail)?;
+    let mut file = whole_file::begin(&path).map_err(fail)?;
     format.writer().write(plan, file.as_file_mut(), &|bytes| progress.event(Event::Advance { bytes })).map_err(fail)?;
     let size = file.as_file().metadata().map_err(fail)?.len();
-    file.persist(&path).map_err(|error| fail(error.error))?;
+    whole_file::finish(file, &path).map_err(fail)?;
     progress.event(Event::End { phase: Phase::Write, summary: format!("{} ({} MiB)", path.display(), size.div_ceil(super::MIB)) });
     Ok(Output { format, path, size })
 }
