@@ -405,11 +405,8 @@ fn a_sandbox_hides_and_protects_and_the_unsupported_is_refused() {
                 "[Service]\nType=oneshot\nProtectSystem=strict\nProtectHome=yes\nPrivateDevices=yes\nNoNewPrivileges=yes\nCapabilityBoundingSet=CAP_CHOWN CAP_MKNOD\nReadWritePaths=@/work\nStandardOutput=file:@/out\nStandardError=null\nExecStart=/bin/sh -c '{script}'\n"
             ),
         ),
-        ("wish.service", "[Service]\nSystemCallFilter=@system-service\nExecStart=/bin/sleep 1000\n"),
-        (
-            "anyway.service",
-            "[Unit]\nX-Init-Allow-Unsupported=yes\n[Service]\nSystemCallFilter=@system-service\nExecStart=/bin/sleep 1000\n",
-        ),
+        ("wish.service", "[Service]\nRestrictFileSystems=ext4\nExecStart=/bin/sleep 1000\n"),
+        ("anyway.service", "[Unit]\nX-Init-Allow-Unsupported=yes\n[Service]\nRestrictFileSystems=ext4\nExecStart=/bin/sleep 1000\n"),
     ]);
     std::fs::create_dir(engine.path("work")).unwrap();
     assert_eq!(engine.job("start", "boxed.service"), "done", "{}", engine.log());

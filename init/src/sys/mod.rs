@@ -10,5 +10,6 @@ pub mod localtime;
 pub mod packet;
 pub mod power;
 pub mod process;
+pub mod seccomp;
 pub mod time;
 pub mod uevent;

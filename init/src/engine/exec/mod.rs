@@ -9,19 +9,20 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::process::ExitCode;
 
-use rustix::thread::{CapabilitySet, CapabilitySets};
 use unit_files::exec::{CpuSchedulingPolicy, EXEC_SEARCH_PATH, LimitKind, Privilege};
 
+use self::rights::Identity;
 use self::spec::{ERROR_FD, EXTRA_FD, Failure, SPEC_FD, Spec, exit};
 use crate::sys::process;
 
 mod directories;
 mod environment;
 pub mod identity;
+mod rights;
 mod sandbox;
+mod seccomp;
 pub mod spec;
 mod streams;
 
@@ -129,6 +130,9 @@ fn become_program(spec: &Spec) -> Result<Never, Failure> {
     let argv: Vec<CString> = argv.into_iter().map(text).collect::<Result<_, _>>()?;
     let variables: Vec<CString> = variables.into_iter().map(|(name, value)| text(format!("{name}={value}"))).collect::<Result<_, _>>()?;
     let path = text(program.clone())?;
+    // A filter may forbid what it takes to report that there is no such program, so that is seen before.
+    rustix::fs::access(program.as_str(), rustix::fs::Access::EXEC_OK).map_err(fail(exit::EXEC, format!("cannot execute {program}")))?;
+    rights::filter_calls(spec)?;
     let why = process::execute(&path, &argv, &variables);
     Err(Failure { code: exit::EXEC, message: format!("cannot execute {program}: {why}") })
 }
@@ -190,118 +194,6 @@ fn find_program(spec: &Spec) -> Result<String, Failure> {
     let executable = |candidate: &String| rustix::fs::access(candidate.as_str(), rustix::fs::Access::EXEC_OK).is_ok();
     let found = places.iter().map(|place| format!("{place}/{path}")).find(executable);
     found.ok_or_else(|| Failure { code: exit::EXEC, message: format!("cannot find {path} in {}", places.join(":")) })
-}
-
-/// Who the program runs as.
-struct Identity {
-    user: Option<identity::User>,
-    gid: u32,
-    groups: Vec<u32>,
-    change: bool,
-}
-
-impl Identity {
-    fn find(spec: &Spec) -> Result<Self, Failure> {
-        let context = &spec.context;
-        let etc = Path::new("/etc");
-        let user = match context.user.as_deref() {
-            Some(name) => {
-                let found = identity::user(etc, name);
-                Some(found.ok_or_else(|| Failure { code: exit::USER, message: format!("there is no user {name} in /etc/passwd") })?)
-            }
-            None => None,
-        };
-        let group = |name: &String| {
-            identity::group(etc, name)
-                .ok_or_else(|| Failure { code: exit::GROUP, message: format!("there is no group {name} in /etc/group") })
-        };
-        let gid = match &context.group {
-            Some(name) => group(name)?,
-            None => user.as_ref().map_or(0, |user| user.gid),
-        };
-        let mut groups = user.as_ref().map(|user| identity::groups_of(etc, &user.name)).unwrap_or_default();
-        for name in &context.supplementary_groups {
-            groups.push(group(name)?);
-        }
-        groups.push(gid);
-        groups.sort_unstable();
-        groups.dedup();
-        let kept = matches!(spec.command.privilege, Privilege::Full | Privilege::KeepIdentity) || spec.keep_identity;
-        let change = !kept && (user.is_some() || context.group.is_some() || !context.supplementary_groups.is_empty());
-        Ok(Self { user, gid, groups, change })
-    }
-
-    /// Changes user and groups, and drops capabilities.
-    fn assume(&self, spec: &Spec) -> Result<(), Failure> {
-        use rustix::process::{Gid, Uid};
-        let context = &spec.context;
-        if spec.command.privilege == Privilege::Full {
-            return Ok(());
-        }
-        let keep_capabilities = matches!(spec.command.privilege, Privilege::KeepIdentity);
-        let bounding = bounding_set(context).filter(|_| !keep_capabilities);
-        let ambient = context.ambient_capabilities.map_or(0, |set| set.0) & bounding.unwrap_or(u64::MAX);
-        let ambient = if keep_capabilities { 0 } else { ambient };
-        if let Some(keep) = bounding {
-            for bit in 0..64_u32 {
-                let Some(mask) = 1_u64.checked_shl(bit) else { continue };
-                let one = CapabilitySet::from_bits_retain(mask);
-                if keep & mask == 0 && rustix::thread::capability_is_in_bounding_set(one).unwrap_or(false) {
-                    rustix::thread::remove_capability_from_bounding_set(one)
-                        .map_err(fail(exit::CAPABILITIES, "cannot drop a capability from the bounding set"))?;
-                }
-            }
-        }
-        if self.change {
-            let groups: Vec<Gid> = self.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-            rustix::thread::set_thread_groups(&groups).map_err(fail(exit::GROUP, "cannot set supplementary groups"))?;
-            let gid = Gid::from_raw(self.gid);
-            rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(fail(exit::GROUP, "cannot change the group"))?;
-            if ambient != 0 {
-                rustix::thread::set_keep_capabilities(true).map_err(fail(exit::CAPABILITIES, "cannot keep capabilities"))?;
-            }
-            if let Some(user) = &self.user {
-                let uid = Uid::from_raw(user.uid);
-                rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(fail(exit::USER, format!("cannot become user {}", user.name)))?;
-            }
-        }
-        if ambient != 0 || bounding.is_some() {
-            let root = !self.change || self.user.as_ref().is_none_or(|user| user.uid == 0);
-            let all = rustix::thread::capabilities(None).map_err(fail(exit::CAPABILITIES, "cannot read capabilities"))?;
-            let wanted = match bounding {
-                Some(keep) if root => all.permitted & CapabilitySet::from_bits_retain(keep),
-                None if root => all.permitted,
-                _ => CapabilitySet::from_bits_retain(ambient),
-            };
-            let inheritable = CapabilitySet::from_bits_retain(ambient);
-            let sets = CapabilitySets { effective: wanted, permitted: wanted, inheritable };
-            rustix::thread::set_capabilities(None, sets).map_err(fail(exit::CAPABILITIES, "cannot set capabilities"))?;
-            for bit in 0..64_u32 {
-                let Some(mask) = 1_u64.checked_shl(bit).filter(|mask| ambient & mask != 0) else { continue };
-                rustix::thread::configure_capability_in_ambient_set(CapabilitySet::from_bits_retain(mask), true)
-                    .map_err(fail(exit::CAPABILITIES, "cannot set AmbientCapabilities="))?;
-            }
-        }
-        if context.no_new_privileges {
-            rustix::thread::set_no_new_privs(true).map_err(fail(exit::NO_NEW_PRIVILEGES, "cannot set NoNewPrivileges="))?;
-        }
-        Ok(())
-    }
-}
-
-/// Capabilities that may be kept: as the unit says, less those that would undo a protection it asks for. `None` is all.
-fn bounding_set(context: &unit_files::exec::ExecContext) -> Option<u64> {
-    const SYS_MODULE: u64 = 1 << 16;
-    const SYS_RAWIO: u64 = 1 << 17;
-    const MKNOD: u64 = 1 << 27;
-    const SYSLOG: u64 = 1 << 34;
-    let protections =
-        [(context.private_devices, MKNOD | SYS_RAWIO), (context.protect_kernel_modules, SYS_MODULE), (context.protect_kernel_logs, SYSLOG)];
-    let taken = protections.into_iter().filter(|(on, _)| *on).fold(0, |all, (_, mask)| all | mask);
-    match context.capability_bounding_set {
-        Some(set) => Some(set.0 & !taken),
-        None => (taken != 0).then_some(!taken),
-    }
 }
 
 /// A process environment while it is put together.

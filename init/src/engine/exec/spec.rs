@@ -71,6 +71,7 @@ pub mod exit {
     pub const STDERR: i32 = 222;
     pub const NAMESPACE: i32 = 226;
     pub const NO_NEW_PRIVILEGES: i32 = 227;
+    pub const SECCOMP: i32 = 228;
     pub const RUNTIME_DIRECTORY: i32 = 233;
     pub const STATE_DIRECTORY: i32 = 238;
     pub const CACHE_DIRECTORY: i32 = 239;

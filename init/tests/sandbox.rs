@@ -1,0 +1,171 @@
+//! What the exec helper does to a program, seen from inside: the real binary, real processes, real effects.
+//!
+//! Needs root. Each helper enters namespaces of its own, so nothing of the host changes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "test helpers are not test functions to clippy")]
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus, Stdio};
+
+use serde_json::json;
+use unit_files::loader::Loader;
+use unit_files::memory::MemorySource;
+use unit_files::name::UnitName;
+use unit_files::specifier::HostFacts;
+
+const INIT: &str = env!("CARGO_BIN_EXE_init");
+
+/// A directory for one unit; `@` in its settings and script is that directory.
+struct Unit {
+    directory: tempfile::TempDir,
+    settings: String,
+}
+
+/// How it went.
+#[derive(Debug)]
+struct Outcome {
+    status: ExitStatus,
+    /// stdout and stderr.
+    text: String,
+    /// What the helper said.
+    error: String,
+}
+
+impl Unit {
+    fn new(settings: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        // Reachable for the ordinary users of some tests.
+        std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let settings = settings.replace('@', directory.path().to_str().unwrap()).replace('§', "@");
+        Self { directory, settings }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Runs a shell script in the sandbox.
+    fn run(&self, script: &str) -> Outcome {
+        self.start(script).wait()
+    }
+
+    fn start(&self, script: &str) -> Running {
+        let at = |name: &str| self.path(name).to_str().unwrap().to_owned();
+        let script = script.replace('@', self.directory.path().to_str().unwrap());
+        let text = format!("[Service]\nType=oneshot\nExecStart=/bin/true\nStandardOutput=append:{}\n{}\n", at("out"), self.settings);
+        let source = MemorySource::default().file("/usr/lib/systemd/system/box.service", text.into_bytes());
+        let unit = Loader::new(source, HostFacts::default()).load(&"box.service".parse::<UnitName>().unwrap());
+        assert!(unit.refusal().is_none() && unit.load_error.is_none(), "{:?}", unit.diagnostics);
+        let context = &unit.service().unwrap().exec;
+        let command = json!({
+            "path": "/bin/sh", "argv": ["/bin/sh", "-c", script], "ignore_failure": false, "no_expansion": true,
+            "privilege": "unit", "via_shell": false,
+        });
+        let spec = json!({
+            "unit": "box.service", "command": command, "context": context, "environment": [["NOTIFY_SOCKET", "/run/garboard/notify"]],
+            "fd_names": [], "listen": false, "non_blocking": false, "watchdog": null, "idle": false,
+            "invocation": "00112233445566778899aabbccddeeff", "log_stream": at("no-log"),
+            "roots": [at("run"), at("state"), at("cache"), at("logs"), at("etc")], "join_cgroup": null, "keep_identity": false,
+        });
+        std::fs::write(self.path("spec.json"), spec.to_string()).unwrap();
+        let _ = std::fs::remove_file(self.path("out"));
+        let line = format!("exec {INIT} exec-helper 3<{} 4>{}", at("spec.json"), at("error"));
+        let child = Command::new("/bin/sh").args(["-c", &line]).stdin(Stdio::null()).spawn().unwrap();
+        Running { child, out: self.path("out"), error: self.path("error") }
+    }
+}
+
+struct Running {
+    child: std::process::Child,
+    out: PathBuf,
+    error: PathBuf,
+}
+
+impl Running {
+    fn wait(mut self) -> Outcome {
+        let status = self.child.wait().unwrap();
+        let read = |path: &PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+        Outcome { status, text: read(&self.out), error: read(&self.error) }
+    }
+}
+
+/// Runs a script under settings and expects it to say these words, one a line.
+fn says(settings: &str, script: &str, wanted: &str) {
+    let outcome = Unit::new(settings).run(script);
+    assert_eq!(outcome.text.trim(), wanted, "{settings}\n{script}\n{outcome:?}");
+    assert!(outcome.status.success(), "{outcome:?}");
+}
+
+/// A perl line that makes a system call and prints the error, or 0.
+fn call(name: &str, arguments: &str) -> String {
+    let (x86_64, aarch64) = match name {
+        "mmap" => (9, 222),
+        "sched_setscheduler" => (144, 119),
+        "personality" => (135, 92),
+        "unshare" => (272, 97),
+        "finit_module" => (313, 273),
+        "syslog" => (103, 116),
+        "clock_settime" => (227, 112),
+        "acct" => (163, 89),
+        other => panic!("{other}"),
+    };
+    let number = if cfg!(target_arch = "aarch64") { aarch64 } else { x86_64 };
+    format!("perl -MPOSIX -e '$s = \"\"; $p = pack(\"q2\", 1, 0); $r = syscall({number}, {arguments}); print $r < 0 ? $!+0 : 0, \"\\n\"'")
+}
+
+#[test]
+fn a_denied_call_fails_with_the_error_or_ends_the_process() {
+    let acct = call("acct", "0");
+    says("SystemCallFilter=~acct\nSystemCallErrorNumber=EUCLEAN", &acct, &libc::EUCLEAN.to_string());
+    says("SystemCallFilter=~acct:EACCES", &acct, &libc::EACCES.to_string());
+    says("SystemCallFilter=§system-service\nSystemCallErrorNumber=EPERM", &acct, "1");
+    let outcome = Unit::new("SystemCallFilter=§system-service").run(&format!("exec {acct}"));
+    assert_eq!(outcome.status.signal(), Some(libc::SIGSYS), "{outcome:?}");
+    let outcome = Unit::new("SystemCallFilter=~§no-such-group").run("echo ran");
+    assert_eq!((outcome.status.code(), outcome.text.as_str()), (Some(228), ""), "{outcome:?}");
+    assert!(outcome.error.contains("no system call or group is called @no-such-group"), "{outcome:?}");
+}
+
+#[test]
+fn ordinary_programs_run_under_the_filters_that_packages_ship() {
+    // The union of what the packages of Debian that ship filters write.
+    let settings = "SystemCallFilter=§system-service\nSystemCallFilter=~§privileged §resources\nSystemCallErrorNumber=EPERM\n\
+        SystemCallArchitectures=native\nRestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\nRestrictNamespaces=yes\nRestrictRealtime=yes\n\
+        RestrictSUIDSGID=yes\nMemoryDenyWriteExecute=yes\nLockPersonality=yes\nProtectClock=yes\nProtectHostname=yes\nUser=nobody\n\
+        ProtectKernelLogs=yes\nProtectKernelModules=yes\nProtectKernelTunables=yes\nProtectSystem=strict\nPrivateTmp=yes\nPrivateDevices=yes";
+    let script = "ls / >/dev/null && echo a | sort && id -un && grep -e NoNewPrivs -e Seccomp: /proc/self/status | tr -d '\\t'";
+    says(settings, script, "a\nnobody\nNoNewPrivs:1\nSeccomp:2");
+    // Root keeps what it needs to filter itself, so its programs may still change users.
+    says("SystemCallFilter=~acct", "grep NoNewPrivs /proc/self/status | tr -d '\\t'", "NoNewPrivs:0");
+}
+
+#[test]
+fn argument_restrictions_hold_in_the_kernel() {
+    let socket = "perl -MSocket -e 'print socket(S, $ARGV[0], SOCK_DGRAM, 0) ? 0 : $!+0, \"\\n\"' ";
+    let families = format!("{socket} 1; {socket} 2; {socket} 16");
+    let refused = libc::EAFNOSUPPORT;
+    says("RestrictAddressFamilies=AF_UNIX", &families, &format!("0\n{refused}\n{refused}"));
+    says("RestrictAddressFamilies=~AF_INET", &families, &format!("0\n{refused}\n0"));
+    says("RestrictAddressFamilies=none", &format!("{socket} 1"), &refused.to_string());
+    let map = call("mmap", "0, 4096, 7, 0x22, -1, 0");
+    says("", &map.replace("? $!+0 : 0", "&& $r > -4096 ? $!+0 : 0"), "0");
+    says("MemoryDenyWriteExecute=yes", &map, "1");
+    says("RestrictRealtime=yes", &call("sched_setscheduler", "0, 1, $p"), "1");
+    says("", &call("sched_setscheduler", "0, 1, $p"), "0");
+    says("LockPersonality=yes", &call("personality", "8"), "1");
+    says("RestrictNamespaces=yes", &call("unshare", "0x40000000"), "1");
+    says("RestrictNamespaces=~net", &format!("{};{}", call("unshare", "0x40000000"), call("unshare", "0x8000000")), "1\n0");
+    let bits =
+        "touch @/f; chmod 4755 @/f 2>/dev/null; stat -c %a @/f; chmod 755 @/f && mkdir -m 2755 @/d 2>/dev/null; test -e @/d || echo none";
+    let unit = Unit::new("RestrictSUIDSGID=yes");
+    assert_eq!(unit.run(bits).text, "644\nnone\n");
+}
+
+#[test]
+fn protections_of_the_kernel_deny_even_root() {
+    says("ProtectClock=yes", &call("clock_settime", "0, $p"), "1");
+    says("ProtectKernelModules=yes", &call("finit_module", "0, $s, 0"), "1");
+    says("ProtectKernelLogs=yes", &call("syslog", "10, 0, 0"), "1");
+    says("ProtectHostname=yes", "hostname changed 2>/dev/null || echo denied; readlink /proc/self/ns/uts | grep -c uts", "denied\n1");
+}
