@@ -1,9 +1,12 @@
 //! What the disk of a Garboard host looks like: partition names and types, slots, UKI file names with
-//! their boot counters, versions and their order, and the dm-verity superblock.
+//! their boot counters, versions and their order, the dm-verity superblock, and the partition table itself.
 //!
 //! The builder writes this layout, `init` boots from it and the update agent rewrites half of it, so the
-//! facts live here once. The crate does no I/O and promises that everything it formats it can parse back.
+//! facts live here once. The crate opens nothing (a partition table is read from
+//! and written to whatever the caller passes) and promises that everything it formats it can parse back.
 
+#[deny(clippy::indexing_slicing)]
+pub mod gpt;
 mod partition;
 mod uki;
 mod verity;

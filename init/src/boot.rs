@@ -28,6 +28,8 @@ pub struct BootRecord {
     pub first_boot: bool,
     /// Starts in a row, this one included, that have not been called good yet.
     pub unfinished_starts: u32,
+    /// Why this boot goes no further than rescue; empty when it goes on.
+    pub rescue: String,
     /// Files below `/etc` on state that hide an image's file that has changed since.
     pub hidden_etc: Vec<String>,
     /// What went wrong without stopping the boot, one line each.

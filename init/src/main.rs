@@ -30,6 +30,7 @@ mod shutdown;
 #[allow(unsafe_code)]
 mod sys;
 mod tmpfiles;
+mod trial;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
@@ -71,6 +72,8 @@ fn helper(args: &[String]) -> ExitCode {
         "sysctl" => early::sysctl::main(rest),
         "modules-load" => modules::load::main(rest),
         "host-keys" => early::host_keys::main(rest),
+        "trial" => trial::main(rest),
+        "health-checks" => trial::health_checks(rest),
         _ => {
             eprintln!("init: no program '{word}' in here, expected one of {HELPERS}");
             ExitCode::from(2)
@@ -79,7 +82,7 @@ fn helper(args: &[String]) -> ExitCode {
 }
 
 const HELPERS: &str = "systemctl, journalctl, shutdown, reboot, poweroff, halt, modprobe, log-daemon, network-daemon, network-wait, \
-     exec-helper, unit-engine, notify, coldplug, tmpfiles, sysctl, modules-load, host-keys";
+     exec-helper, unit-engine, notify, coldplug, tmpfiles, sysctl, modules-load, host-keys, trial, health-checks";
 
 /// PID 1 may not return: the kernel panics when it exits.
 fn as_pid1() -> ! {

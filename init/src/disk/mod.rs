@@ -2,5 +2,6 @@
 //! and which block devices the kernel knows.
 
 pub mod block;
-pub mod gpt;
 pub mod superblock;
+
+pub use disk_layout::gpt;

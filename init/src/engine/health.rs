@@ -1,10 +1,24 @@
-//! The health gate: says once, on every console, whether this boot is good.
+//! The health gate: says once, on every console, whether this boot is good, and carries out what follows for a trial.
+//!
+//! What could block runs beside PID 1: `init health-checks` looks at the network and the operator's checks, again and again until the
+//! gate is decided, and `init trial` stores the verdict and renames the UKI.
 
 use std::path::Path;
+
+use unit_files::exec::{ExecCommand, ExecContext};
 
 use super::manager::{Kind, Manager, now};
 use super::protocol::ActiveState;
 use super::restart::Usec;
+use super::spawn::Process;
+use crate::shutdown::ShutdownKind;
+use crate::sys::process;
+use crate::trial::{self, Verdict};
+
+/// How often the checks run.
+const CHECK_EVERY: Usec = 1_000_000;
+/// How long storing the verdict may take before the machine goes on without it.
+const VERDICT_LIMIT: Usec = 60_000_000;
 
 /// The verdict so far.
 #[derive(Debug)]
@@ -12,15 +26,41 @@ pub(super) struct Health {
     settle: Usec,
     deadline: Usec,
     good_since: Option<Usec>,
+    checks: Checks,
+    /// The process that stores the verdict.
+    storing: Option<Storing>,
     pub verdict: Option<&'static str>,
     pub complete_at: Option<Usec>,
+}
+
+/// The checks that run in a process of their own.
+#[derive(Debug, Default)]
+struct Checks {
+    pid: Option<i32>,
+    next_at: Usec,
+    /// What the last run found, once there was one.
+    last: Option<Result<(), String>>,
+}
+
+#[derive(Debug)]
+struct Storing {
+    pid: i32,
+    until: Usec,
+    then: Then,
+}
+
+/// What follows when the verdict is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Complete,
+    Reboot,
 }
 
 impl Health {
     pub fn new(path: &Path) -> Self {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         let (settle, deadline) = parse(&text);
-        Self { settle, deadline, good_since: None, verdict: None, complete_at: None }
+        Self { settle, deadline, good_since: None, checks: Checks::default(), storing: None, verdict: None, complete_at: None }
     }
 }
 
@@ -40,28 +80,44 @@ fn parse(text: &str) -> (Usec, Usec) {
 impl Manager {
     /// When the gate has to be looked at again.
     pub fn health_deadline(&self) -> Option<Usec> {
+        if let Some(storing) = &self.health.storing {
+            return Some(storing.until);
+        }
         if self.health.verdict.is_some() || !self.power.is_none() {
             return None;
         }
         let late = self.started_at.saturating_add(self.health.deadline);
-        Some(self.health.good_since.map_or(late, |since| since.saturating_add(self.health.settle).min(late)))
+        let settled = self.health.good_since.map(|since| since.saturating_add(self.health.settle));
+        let checks =
+            (self.has_checks() && self.finished_at.is_some() && self.health.checks.pid.is_none()).then_some(self.health.checks.next_at);
+        [settled, checks].into_iter().flatten().fold(Some(late), |first, at| first.map(|first| first.min(at)))
     }
 
     /// Looks at it.
     pub fn health_step(&mut self, now: Usec) {
+        if let Some(Storing { pid, until, then }) = self.health.storing {
+            if now >= until {
+                self.reporter.warn("storing the verdict about this boot takes too long; going on without it");
+                let _ = process::kill(pid, libc::SIGKILL);
+                self.health.storing = None;
+                self.verdict_stored(then);
+            }
+            return;
+        }
         if self.health.verdict.is_some() || !self.power.is_none() {
             return;
         }
-        let problem = self.health_problem();
+        if !self.record.rescue.is_empty() && self.finished_at.is_some() {
+            let reason = format!("in rescue: {}", self.record.rescue);
+            self.say("boot-degraded", Some(&reason));
+            return;
+        }
+        let problem = self.health_problem().or_else(|| self.checks_problem(now));
         match problem {
             None => {
                 let since = *self.health.good_since.get_or_insert(now);
                 if now >= since.saturating_add(self.health.settle) {
-                    self.health.complete_at = Some(now);
-                    self.say("boot-complete", None);
-                    if let Err(error) = crate::boot::mark_good() {
-                        crate::kmsg::warn(&format!("cannot end the count of unfinished starts: {error}"));
-                    }
+                    self.pass(now);
                     return;
                 }
             }
@@ -69,10 +125,123 @@ impl Manager {
         }
         if now >= self.started_at.saturating_add(self.health.deadline) {
             let reason = problem.unwrap_or_else(|| "the checks did not hold long enough".to_owned());
-            // A trial's UKI carries its tries in its name.
-            let trial = self.record.uki.contains('+');
-            self.say(if trial { "boot-failed" } else { "boot-degraded" }, Some(&reason));
+            self.fail(&reason, now);
         }
+    }
+
+    fn pass(&mut self, now: Usec) {
+        self.health.complete_at = Some(now);
+        let known = !self.paths.machine || (Verdict::is_good_already(&self.record) && !trial::is_trial(&self.record.uki));
+        if known || !self.store_verdict(&["trial", "good"], Then::Complete, now) {
+            self.verdict_stored(Then::Complete);
+        }
+    }
+
+    fn fail(&mut self, reason: &str, now: Usec) {
+        if !trial::is_trial(&self.record.uki) {
+            self.say("boot-degraded", Some(reason));
+            return;
+        }
+        self.say("boot-failed", Some(reason));
+        if !self.store_verdict(&["trial", "failed", reason], Then::Reboot, now) {
+            self.verdict_stored(Then::Reboot);
+        }
+    }
+
+    fn store_verdict(&mut self, args: &[&str], then: Then, now: Usec) -> bool {
+        if !self.paths.machine {
+            return false;
+        }
+        match self.spawn_self("trial", args) {
+            Ok(pid) => {
+                self.health.storing = Some(Storing { pid, until: now.saturating_add(VERDICT_LIMIT), then });
+                true
+            }
+            Err(why) => {
+                self.reporter.warn(&format!("cannot store the verdict about this boot: {why}"));
+                false
+            }
+        }
+    }
+
+    fn verdict_stored(&mut self, then: Then) {
+        match then {
+            Then::Complete => {
+                self.say("boot-complete", None);
+                if trial::is_trial(&self.record.uki) && self.paths.machine {
+                    trial::panic_on_hangs(false);
+                }
+                if let Err(error) = crate::boot::mark_good() {
+                    crate::kmsg::warn(&format!("cannot end the count of unfinished starts: {error}"));
+                }
+            }
+            Then::Reboot => self.begin_power(ShutdownKind::Reboot, "this version has failed its trial"),
+        }
+    }
+
+    /// Takes note of the end of one of the gate's own processes.
+    pub fn health_process_ended(&mut self, pid: i32, success: bool) -> bool {
+        if self.health.checks.pid == Some(pid) {
+            self.health.checks.pid = None;
+            self.health.checks.next_at = now().saturating_add(CHECK_EVERY);
+            let text = std::fs::read_to_string(self.checks_result()).unwrap_or_default();
+            let problem = if text.is_empty() { "the checks could not be run".to_owned() } else { text };
+            self.health.checks.last = Some(if success { Ok(()) } else { Err(problem) });
+            return true;
+        }
+        match self.health.storing {
+            Some(Storing { pid: of, then, .. }) if of == pid => {
+                self.health.storing = None;
+                if !success {
+                    self.reporter.warn("the verdict about this boot could not be stored; see the kernel's log");
+                }
+                self.verdict_stored(then);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn has_checks(&self) -> bool {
+        self.paths.machine || self.paths.health_checks.is_dir()
+    }
+
+    fn checks_result(&self) -> std::path::PathBuf {
+        self.paths.runtime.join("health-checks")
+    }
+
+    /// What the checks have found; starts them when it is time to.
+    fn checks_problem(&mut self, now: Usec) -> Option<String> {
+        if !self.has_checks() {
+            return None;
+        }
+        if self.health.checks.pid.is_none() && now >= self.health.checks.next_at {
+            let (directory, result) = (self.paths.health_checks.display().to_string(), self.checks_result().display().to_string());
+            let mut args = vec!["health-checks", &directory, &result];
+            if self.paths.machine {
+                args.push("network");
+            }
+            let _ = std::fs::remove_file(&result);
+            match self.spawn_self("health-checks", &args) {
+                Ok(pid) => self.health.checks.pid = Some(pid),
+                Err(why) => {
+                    self.health.checks.next_at = now.saturating_add(CHECK_EVERY);
+                    self.health.checks.last = Some(Err(format!("the checks cannot be run: {why}")));
+                }
+            }
+        }
+        match &self.health.checks.last {
+            None => Some("the checks have not ended yet".to_owned()),
+            Some(result) => result.clone().err(),
+        }
+    }
+
+    /// Starts this program under one of its other names.
+    fn spawn_self(&mut self, name: &str, args: &[&str]) -> std::io::Result<i32> {
+        let path = std::env::current_exe()?.display().to_string();
+        let argv = std::iter::once("init").chain(args.iter().copied()).map(str::to_owned).collect();
+        let command = ExecCommand { path, argv, no_expansion: true, ..ExecCommand::default() };
+        self.spawn_in(name, &format!("system.slice/{name}"), "", &Process::new(&command, &ExecContext::default()))
     }
 
     fn health_problem(&self) -> Option<String> {

@@ -328,7 +328,7 @@ impl Manager {
             _ => Exit::Signal(ended.status),
         };
         self.drop_exec_pipe(ended.pid);
-        if self.power.helper_ended(ended.pid) {
+        if self.power.helper_ended(ended.pid) || self.health_process_ended(ended.pid, exit == Exit::Code(0)) {
             return;
         }
         let Some(unit) = self.pids.remove(&ended.pid) else { return };

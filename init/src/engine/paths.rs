@@ -22,6 +22,8 @@ pub struct Paths {
     pub directories: [String; 5],
     /// Settings of the health gate.
     pub health: PathBuf,
+    /// Directory of the operator's checks.
+    pub health_checks: PathBuf,
     /// What is started at boot.
     pub default_unit: String,
     /// Directory of stamps of `Persistent=` timers.
@@ -40,6 +42,7 @@ impl Default for Paths {
             log_socket: "/run/garboard/log/socket".into(),
             directories: ["/run", "/var/lib", "/var/cache", "/var/log", "/etc"].map(str::to_owned),
             health: "/etc/garboard/health.toml".into(),
+            health_checks: "/etc/garboard/health.d".into(),
             default_unit: "default.target".into(),
             timer_stamps: "/var/lib/garboard/timers".into(),
             machine: true,

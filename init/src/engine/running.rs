@@ -85,7 +85,8 @@ impl Manager {
         let wanted = self.facts.cmdline.value("systemd.unit").map(str::to_owned);
         let short = [("single", "rescue.target"), ("rescue", "rescue.target"), ("emergency", "emergency.target")];
         let short = short.iter().find(|(word, _)| self.paths.machine && self.facts.cmdline.flag(word)).map(|(_, unit)| (*unit).to_owned());
-        let default = wanted.filter(|_| self.paths.machine).or(short).unwrap_or_else(|| self.paths.default_unit.clone());
+        let rescue = (self.paths.machine && !self.record.rescue.is_empty()).then(|| "garboard-rescue.target".to_owned());
+        let default = rescue.or(wanted).filter(|_| self.paths.machine).or(short).unwrap_or_else(|| self.paths.default_unit.clone());
         for name in [default.as_str(), "multi-user.target", "rescue.target", "emergency.target"] {
             let Some(unit) = self.load(name) else { continue };
             match self.enqueue(Verb::Start, &[unit], JobMode::Replace) {

@@ -57,6 +57,9 @@ fn run(record: &mut BootRecord) -> Result<Infallible, Failure> {
     record.slot = boot_disk.slot.to_string();
     record.root_hash = verity::to_hex(&root_hash);
     record.uki = boot_disk::booted_uki();
+    if crate::trial::is_trial(&record.uki) {
+        crate::trial::panic_on_hangs(true);
+    }
     record.phase("disk");
 
     let device = verity::open(&boot_disk, &root_hash, &uevents, deadline)?;
@@ -67,7 +70,7 @@ fn run(record: &mut BootRecord) -> Result<Infallible, Failure> {
 
     state::prepare(&mut boot_disk, record)?;
     record.phase("state");
-    starts::count(record);
+    starts::count(record, &boot_disk);
     etc::assemble(record)?;
     record.phase("initramfs");
     for warning in &record.warnings {

@@ -37,6 +37,43 @@ pub(super) fn open(boot_disk: &BootDisk, root_hash: &[u8; 32], uevents: &UeventS
     Ok(PathBuf::from(format!("/dev/dm-{minor}")))
 }
 
+/// Whether the image in the other slot is whole, by reading all of it through a device that reports errors instead of panicking.
+pub(super) fn other_slot_verifies(boot_disk: &BootDisk) -> Result<bool, String> {
+    let slot = boot_disk.slot.other();
+    let entry =
+        |role: PartitionRole| boot_disk.gpt.partition(role.number()).ok_or_else(|| format!("partition {} is missing", role.number()));
+    let node = |role: PartitionRole| {
+        let name = boot_disk.disk.partition_name(role.number());
+        name.map(|name| block::node(&name)).ok_or_else(|| format!("the kernel does not know partition {}", role.number()))
+    };
+    let (root, verity) = (PartitionRole::Root(slot), PartitionRole::Verity(slot));
+    let mut hash = [0; 32];
+    for (to, from) in hash.iter_mut().zip(entry(root)?.id.as_bytes().iter().chain(entry(verity)?.id.as_bytes())) {
+        *to = *from;
+    }
+    let (data, hashes) = (node(root)?, node(verity)?);
+    let mut bytes = [0; VERITY_SUPERBLOCK_LEN];
+    File::open(&hashes).and_then(|file| file.read_exact_at(&mut bytes, 0)).map_err(|error| format!("{}: {error}", hashes.display()))?;
+    let Ok(superblock) = VeritySuperblock::parse(&bytes) else { return Ok(false) };
+    let mut checked = target(&superblock, &data, &hashes, &hash);
+    checked.params = checked.params.trim_end_matches(" 1 panic_on_corruption").to_owned();
+    let name = format!("check-{slot}");
+    let opened = DeviceMapper::open().and_then(|mapper| mapper.create_read_only(&name, &format!("CRYPT-VERITY-{}", name), &checked));
+    let Ok(minor) = opened else { return Ok(false) };
+    let device = File::open(format!("/dev/dm-{minor}")).map_err(|error| format!("/dev/dm-{minor}: {error}"))?;
+    let mut buffer = vec![0; 1 << 20];
+    let (mut at, end) = (0, superblock.data_blocks.saturating_mul(VERITY_BLOCK_SIZE));
+    while at < end {
+        let count = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
+        let Some(part) = buffer.get_mut(..count) else { break };
+        if device.read_exact_at(part, at).is_err() {
+            return Ok(false);
+        }
+        at += count as u64;
+    }
+    Ok(true)
+}
+
 /// Waits for the kernel's device of a partition.
 pub(super) fn partition_node(
     boot_disk: &BootDisk,
@@ -107,6 +144,7 @@ mod tests {
         let superblock = VeritySuperblock { uuid: Uuid::nil(), data_blocks: 10, salt: vec![] };
         let target = target(&superblock, Path::new("/dev/vda2"), Path::new("/dev/vda3"), &[0xab; 32]);
         assert_eq!(target.sectors, 80);
+        assert!(target.params.ends_with(" 1 panic_on_corruption"));
         assert_eq!(target.params, format!("1 /dev/vda2 /dev/vda3 4096 4096 10 1 sha256 {} - 1 panic_on_corruption", "ab".repeat(32)));
     }
 }

@@ -137,7 +137,7 @@ impl Gpt {
     }
 
     /// Whether the backup copy is where it belongs.
-    #[cfg(test)]
+    #[must_use]
     pub fn is_whole(&self) -> bool {
         self.whole
     }

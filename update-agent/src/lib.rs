@@ -1,0 +1,18 @@
+//! The update agent: brings signed releases into the slot that is not running, on trial, and back when they fail.
+//!
+//! `commit` and `recovery` are the core: they change the disk through [`target::Target`] and [`esp::EspFiles`] only, in an order that
+//! leaves something to boot at any moment; `crash` (tests) replays that. Everything else decides or carries bytes.
+//! Relies on `disk-layout` for what the disk looks like, and on `init` for the verdict about a trial.
+
+#![deny(unsafe_code, clippy::indexing_slicing, clippy::panic)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, clippy::expect_used))]
+
+pub mod commit;
+pub mod esp;
+pub mod recovery;
+pub mod slots;
+pub mod target;
+pub mod verity;
+
+#[cfg(test)]
+mod crash;
