@@ -4,17 +4,15 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use image_builder::qemu::{Accelerator, Disk, DiskFormat, Host, Machine, Nic, Seed};
 use tempfile::TempDir;
 
 use crate::console::Console;
+use crate::patience::Patience;
 use crate::qmp;
 use crate::ssh::{Reply, Ssh};
-
-/// How long anything may take under emulation on a busy host before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(180);
 
 /// What a machine is made of, before it is started.
 #[derive(Debug)]
@@ -202,16 +200,21 @@ impl Guest {
     /// # Panics
     /// When it does not come, or the machine ends before.
     pub fn wait_for(&mut self, mark: &str) -> String {
-        let end = Instant::now() + PATIENCE;
+        let patience = self.patience();
         loop {
             if let Some(line) = self.console.line_with(mark) {
                 return line;
             }
             let ended = self.child.as_mut().and_then(|child| child.try_wait().expect("QEMU's state"));
             assert!(ended.is_none(), "the machine ended without '{mark}' on the console:\n{}", self.console.tail());
-            assert!(Instant::now() < end, "no '{mark}' on the console:\n{}\n{}", self.console.tail(), self.inside());
+            assert!(!patience.is_over(), "no '{mark}' on the console {patience}:\n{}\n{}", self.console.tail(), self.inside());
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// Begins to wait for something of this machine.
+    fn patience(&self) -> Patience {
+        Patience::with(self.child.as_ref().map(Child::id))
     }
 
     /// What a machine that does not come up is doing: its processors, and whatever it still answers.
@@ -233,7 +236,7 @@ impl Guest {
     /// # Panics
     /// When it does not.
     pub fn wait_for_ssh(&mut self) {
-        if let Err(reply) = self.ssh.wait("core", PATIENCE) {
+        if let Err(reply) = self.ssh.wait("core", &self.patience()) {
             panic!("no SSH: {}\n{}", reply.err, self.console.tail());
         }
     }
@@ -265,13 +268,14 @@ impl Guest {
     /// # Panics
     /// When it never does.
     pub fn eventually(&self, script: &str) -> String {
-        let end = Instant::now() + PATIENCE;
+        let patience = self.patience();
         loop {
             let reply = self.run(script);
             if reply.code == 0 {
                 return reply.out.trim_end().to_owned();
             }
-            assert!(Instant::now() < end, "'{script}' never succeeded: {}{}\nconsole:\n{}", reply.out, reply.err, self.console.tail());
+            let tail = || self.console.tail();
+            assert!(!patience.is_over(), "'{script}' never succeeded {patience}: {}{}\nconsole:\n{}", reply.out, reply.err, tail());
             std::thread::sleep(Duration::from_millis(500));
         }
     }
@@ -298,10 +302,10 @@ impl Guest {
     /// When it does not.
     pub fn wait_until_off(&mut self) {
         self.ssh.close();
-        let end = Instant::now() + PATIENCE;
+        let patience = self.patience();
         let child = self.child.as_mut().expect("a running machine");
         while child.try_wait().expect("QEMU's state").is_none() {
-            assert!(Instant::now() < end, "the machine does not switch off:\n{}", self.console.tail());
+            assert!(!patience.is_over(), "the machine does not switch off {patience}:\n{}", self.console.tail());
             std::thread::sleep(Duration::from_millis(100));
         }
         self.child = None;

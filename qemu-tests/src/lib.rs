@@ -7,6 +7,7 @@
 
 mod console;
 mod guest;
+mod patience;
 mod qmp;
 mod ssh;
 

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::patience::Patience;
 
 /// What a command said.
 #[derive(Clone, Debug)]
@@ -64,14 +66,13 @@ impl Ssh {
     }
 
     /// Waits until somebody answers.
-    pub fn wait(&self, user: &str, patience: Duration) -> Result<(), Reply> {
-        let end = Instant::now() + patience;
+    pub fn wait(&self, user: &str, patience: &Patience) -> Result<(), Reply> {
         loop {
             let reply = self.run(user, "true");
             if reply.code == 0 {
                 return Ok(());
             }
-            if Instant::now() > end {
+            if patience.is_over() {
                 return Err(reply);
             }
             std::thread::sleep(Duration::from_millis(300));
