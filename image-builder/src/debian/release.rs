@@ -215,6 +215,12 @@ pub struct Release {
     text: String,
 }
 
+/// The beginning of a parser's message, which may go on with all the bytes that it was given.
+fn brief(message: &str) -> String {
+    let end = message.find(['{', '[', '(']).unwrap_or(message.len());
+    message.get(..end).unwrap_or_default().trim_end().chars().take(120).collect()
+}
+
 impl Release {
     /// Verifies and reads an `InRelease` file that came from `url`. `now` is in seconds since 1970; `None` accepts an
     /// expired file, because the user asked for that.
@@ -224,7 +230,7 @@ impl Release {
     pub fn verify(url: &str, bytes: &[u8], suite: &str, keyring: &Keyring, now: i64, allow_expired: bool) -> Result<Self, ReleaseError> {
         let not_signed = |reason: String| ReleaseError::NotSigned { url: url.to_owned(), reason };
         let text = std::str::from_utf8(bytes).map_err(|error| not_signed(error.to_string()))?;
-        let (message, _) = CleartextSignedMessage::from_string(text).map_err(|error| not_signed(error.to_string()))?;
+        let (message, _) = CleartextSignedMessage::from_string(text).map_err(|error| not_signed(brief(&error.to_string())))?;
         keyring.check(&message, now).map_err(|reason| ReleaseError::BadSignature { url: url.to_owned(), reason })?;
         // What was signed is the normalised text, with CRLF line ends; nothing outside of it is read.
         let text = message.signed_text().replace("\r\n", "\n");

@@ -102,6 +102,21 @@ fn a_key_that_is_not_trusted_is_refused() {
 }
 
 #[test]
+fn a_damaged_signature_is_refused_in_few_words() {
+    let archive = two_packages();
+    let path = archive.release_path("trixie");
+    let signed = fs::read_to_string(&path).unwrap();
+    let at = signed.find("-----BEGIN PGP SIGNATURE").unwrap();
+    for from in [40, 60, 80, 120] {
+        let mut bytes = signed.clone().into_bytes();
+        bytes[at + from..at + from + 8].copy_from_slice(b"*{[(}])*");
+        fs::write(&path, bytes).unwrap();
+        let text = error(archive.debian().resolve(&request(&["app"]), &Silent));
+        assert!(text.contains("trixie/InRelease") && text.len() < 600, "{from}: {text}");
+    }
+}
+
+#[test]
 fn text_outside_the_signature_is_refused() {
     let archive = two_packages();
     let path = archive.release_path("trixie");
