@@ -8,7 +8,7 @@ CARGO_TARGET_DIR ?= target
 export CARGO_TARGET_DIR
 BIN     := $(CARGO_TARGET_DIR)/$(TARGET)/debug
 
-.PHONY: run test test-long programs setup lint install
+.PHONY: run test test-long programs setup lint install bench
 
 run: setup programs
 	$(BIN)/garboard build $(RECIPE) --version $(VERSION) --out $(OUT) --format raw
@@ -41,3 +41,9 @@ install: programs
 	$(BIN)/garboard completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/garboard
 	$(BIN)/garboard completions zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_garboard
 	$(BIN)/garboard completions fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/garboard.fish
+
+# The figures of README and docs/benchmarks.md, beside their peers; needs root for the peers.
+bench:
+	scripts/setup --bench
+	cargo build --workspace --bins
+	scripts/bench | tee out/benchmarks.md

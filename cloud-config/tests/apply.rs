@@ -207,6 +207,20 @@ chpasswd: {list: 'ghost:$6$a$b'}
 }
 
 #[test]
+fn containerd_is_restarted_only_when_what_it_reads_has_changed() {
+    let mut machine = Machine::new();
+    let text = "#cloud-config\nwrite_files: [{path: /etc/containerd/config.toml, content: x}]\n";
+    let restart = "try-restart --no-block containerd.service".to_owned();
+    machine.apply(text);
+    assert_eq!(machine.system.calls.last(), Some(&restart));
+    machine.system.calls.clear();
+    machine.apply(text);
+    assert!(!machine.system.calls.contains(&restart), "{:?}", machine.system.calls);
+    machine.apply("#cloud-config\nwrite_files: [{path: /etc/containerd.toml, content: x}]\n");
+    assert!(!machine.system.calls.contains(&restart), "{:?}", machine.system.calls);
+}
+
+#[test]
 fn keys_a_person_added_stay_and_links_are_not_followed() {
     let mut machine = Machine::new();
     machine.put("home/core/.ssh/authorized_keys", "ssh-rsa MINE me");

@@ -26,6 +26,7 @@ mod logs;
 mod modules;
 mod network;
 mod notify;
+mod rcu;
 mod shutdown;
 #[allow(unsafe_code)]
 mod sys;

@@ -57,7 +57,9 @@ impl Console {
     #[must_use]
     pub fn line_with(&self, mark: &str) -> Option<String> {
         let text = self.text();
-        let line = text.lines().find(|line| line.contains(mark))?;
+        // The last line may be half there.
+        let (whole, _) = text.rsplit_once('\n')?;
+        let line = whole.lines().find(|line| line.contains(mark))?;
         line.get(line.find(mark)?..).map(str::to_owned)
     }
 

@@ -14,6 +14,7 @@ use crate::plan::{Action, FileAction, Plan, Step, UNIT_DIR, changes_units, descr
 use crate::userdata::Frequency;
 use files::Meta;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Where scripts and what is remembered of them are kept.
@@ -22,6 +23,10 @@ pub const STATE_DIR: &str = "/var/lib/cloud-config";
 pub const FINAL_QUEUE: &str = "/run/garboard/cloud-config/final.json";
 /// The unit that does it.
 pub const FINAL_UNIT: &str = "cloud-config-final.service";
+
+/// Units that start without waiting for us, with the directories they read: restarted when something in there has changed.
+const EARLY_UNITS: [(&str, &[&str]); 1] =
+    [("containerd.service", &["/etc/containerd", "/etc/systemd/system/containerd.service.d", "/media/state/units/containerd.service.d"])];
 
 /// The machine, as far as it is not files.
 pub trait System {
@@ -107,8 +112,10 @@ pub fn instance_dir(id: &str) -> String {
 
 /// Carries out every step.
 pub fn apply(plan: &Plan, instance: &str, system: &mut dyn System) -> Vec<Done> {
-    let mut run = Run { system, units_changed: false, queue: FinalQueue::default(), instance: instance_dir(instance) };
+    let mut run =
+        Run { system, units_changed: false, outdated: BTreeSet::new(), queue: FinalQueue::default(), instance: instance_dir(instance) };
     let mut done: Vec<Done> = plan.steps.iter().map(|step| run.step(step)).collect();
+    done.extend(run.restart_early_units());
     if let Err(detail) = run.finish(plan) {
         let what = "queue the final stage".to_owned();
         done.push(Done { place: Place::default(), what, outcome: Outcome::Failed, detail: Some(detail) });
@@ -119,8 +126,20 @@ pub fn apply(plan: &Plan, instance: &str, system: &mut dyn System) -> Vec<Done> 
 struct Run<'s> {
     system: &'s mut dyn System,
     units_changed: bool,
+    outdated: BTreeSet<&'static str>,
     queue: FinalQueue,
     instance: String,
+}
+
+/// The early units that read what an action writes.
+fn early_units_reading(action: &Action) -> impl Iterator<Item = &'static str> {
+    let path = match action {
+        Action::WriteFile(file) => file.path.as_str(),
+        Action::Link { path, .. } | Action::Unmask { path } => path.as_str(),
+        _ => "",
+    };
+    let reads = |directories: &[&str]| directories.iter().any(|directory| Path::new(path).starts_with(directory));
+    EARLY_UNITS.into_iter().filter(move |(_, directories)| reads(directories)).map(|(unit, _)| unit)
 }
 
 type Ended = Result<(Outcome, Option<String>), String>;
@@ -134,8 +153,23 @@ impl Run<'_> {
         let (outcome, detail) = self.action(&step.action).unwrap_or_else(|why| (Outcome::Failed, Some(why)));
         if outcome == Outcome::Changed {
             self.units_changed |= changes_units(&step.action);
+            self.outdated.extend(early_units_reading(&step.action));
         }
         Done { place: step.place, what: describe(&step.action), outcome, detail }
+    }
+
+    /// Units that come after them wait for the restart.
+    fn restart_early_units(&mut self) -> Vec<Done> {
+        let mut done = Vec::new();
+        for unit in std::mem::take(&mut self.outdated) {
+            let (outcome, detail) = match self.system.systemctl(&["try-restart", "--no-block", unit]) {
+                Ok(()) => (Outcome::Queued, None),
+                Err(why) => (Outcome::Failed, Some(why)),
+            };
+            let what = format!("restart {unit}, whose configuration has changed");
+            done.push(Done { place: Place::default(), what, outcome, detail });
+        }
+        done
     }
 
     fn path(&self, path: &str) -> PathBuf {

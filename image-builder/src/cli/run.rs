@@ -187,8 +187,10 @@ fn wait_for_boot(console: &Path, pid: u32) -> Result<String> {
     loop {
         let text = fs::read(console).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
+        // The last line may be half there.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         let line_of =
-            |mark: &str| text.lines().find_map(|line| line.find(mark).and_then(|at| line.get(at..))).map(|line| line.trim().to_owned());
+            |mark: &str| whole.lines().find_map(|line| line.find(mark).and_then(|at| line.get(at..))).map(|line| line.trim().to_owned());
         if let Some(line) = line_of("garboard: boot-complete") {
             return Ok(line);
         }

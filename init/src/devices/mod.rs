@@ -9,7 +9,6 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use crate::cmdline::CommandLine;
 use crate::modules::Loader;
 use crate::modules::loader::LoadError;
 use crate::sys::uevent::{Uevent, UeventSocket};
@@ -63,8 +62,9 @@ struct Daemon {
 impl Daemon {
     fn sweep(&mut self) {
         set_permissions(Path::new("/dev"), "");
-        for name in crate::modules::load::wanted(Path::new("/"), &CommandLine::of_kernel()) {
-            self.load(&name);
+        // Loaded before we listened.
+        for module in MODULES_WITH_SETTINGS.iter().filter(|(module, _)| Path::new("/sys/module").join(module).exists()) {
+            apply_settings(module);
         }
         for alias in crate::modules::present::aliases(Path::new("/sys")) {
             self.load(&alias);
@@ -87,7 +87,12 @@ impl Daemon {
             return;
         };
         match (action, subsystem) {
-            ("add", "module") => apply_settings_of(event.get("DEVPATH").unwrap_or_default()),
+            ("add", "module") => {
+                let name = event.get("DEVPATH").and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+                if let Some(module) = MODULES_WITH_SETTINGS.iter().find(|(module, _)| *module == name) {
+                    apply_settings(module);
+                }
+            }
             ("add" | "change", _) => {
                 if let Some(alias) = event.get("MODALIAS") {
                     self.load(alias);
@@ -140,14 +145,12 @@ fn set_permissions(directory: &Path, below: &str) {
     }
 }
 
-/// Kernel settings that exist only since a module is there.
-fn apply_settings_of(devpath: &str) {
-    let prefix = match devpath.rsplit('/').next() {
-        Some("br_netfilter") => "net.bridge",
-        Some("nf_conntrack") => "net.netfilter",
-        _ => return,
-    };
-    for error in crate::early::sysctl::apply(&[prefix.to_owned()]) {
+/// Modules that bring kernel settings with them, and the settings' prefix.
+const MODULES_WITH_SETTINGS: [(&str, &str); 2] = [("br_netfilter", "net.bridge"), ("nf_conntrack", "net.netfilter")];
+
+/// What sysctl.d says of settings that exist only since a module is there.
+fn apply_settings((_, prefix): &(&str, &str)) {
+    for error in crate::early::sysctl::apply(&[(*prefix).to_owned()]) {
         eprintln!("coldplug: {error}");
     }
 }

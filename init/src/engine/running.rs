@@ -119,6 +119,9 @@ impl Manager {
         if self.finished_at.is_none() && self.startup.is_empty() {
             self.finished_at = Some(now());
             self.record.phase("units");
+            if self.paths.machine {
+                crate::rcu::relax();
+            }
             self.store_record();
         }
     }

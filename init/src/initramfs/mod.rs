@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::boot::BootRecord;
 use crate::cmdline::CommandLine;
 use crate::kmsg;
+use crate::rcu;
 use crate::sys::uevent::UeventSocket;
 
 mod boot_disk;
@@ -40,6 +41,7 @@ pub fn main() -> ! {
 
 fn run(record: &mut BootRecord) -> Result<Infallible, Failure> {
     mounts::kernel_file_systems()?;
+    rcu::hurry();
     let cmdline = CommandLine::of_kernel();
     let root_hash = verity::root_hash(&cmdline)?;
     let uevents = UeventSocket::open().map_err(Failure::Uevents)?;
