@@ -68,6 +68,8 @@ fn nocloud_gives_everything() {
     host.wait_for_ssh();
     assert_eq!(host.ok("hostname"), "wide");
     assert_eq!(host.ok("cat /etc/hostname"), "wide");
+    // sudo looks the host's name up, and complains when it cannot.
+    assert_eq!(host.run("sudo true").err, "");
     assert_eq!(host.run_as("ada", "sudo id -u").out.trim(), "0");
     assert!(host.ok("id -nG ada").split(' ').any(|group| group == "builders"));
     assert_eq!(host.ok("stat -c '%a %U:%G' /etc/plain"), "640 root:builders");
