@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
 
 use qemu_tests::Setup;
 
@@ -50,6 +52,42 @@ fn five_hundred_orphans_are_reaped() {
     host.ok("systemctl is-active multi-user.target");
     let resident_kib: u64 = host.ok("awk '/^VmRSS/ {print $2}' /proc/1/status").parse().unwrap();
     assert!(resident_kib < 6 * 1024, "init has {resident_kib} KiB resident");
+
+    // What the kernel sends for Ctrl-Alt-Del: a reboot in order.
+    let boot_id = host.ok("cat /proc/sys/kernel/random/boot_id");
+    host.ok("sudo kill -INT 1");
+    host.eventually(&format!("test $(cat /proc/sys/kernel/random/boot_id) != {boot_id}"));
+    assert_eq!(host.ok("journalctl -b -k --no-pager -o cat | grep -c 'recovery complete' || true"), "0", "state was unmounted clean");
+}
+
+#[test]
+fn state_that_cannot_be_read_is_never_formatted() {
+    let mut start = 0;
+    let find = |image: &std::fs::File| {
+        // The first sector in the sixth entry of the partition table.
+        let mut sector = [0_u8; 8];
+        image.read_exact_at(&mut sector, 1024 + 5 * 128 + 32).unwrap();
+        start = u64::from_le_bytes(sector) * 512;
+    };
+    let mut host = Setup::of("tiny").tamper(find).expect_trouble("the boot stops here").start();
+    host.wait_for_boot();
+    host.press_power_button();
+
+    // Everything is gone, the backups of the superblock too; only the partition's label says that it was ours.
+    qemu_io(&host.disk(), &format!("write -z {start} 1G"));
+    host.power_on();
+    let cause = host.wait_for("init: the boot stops here");
+    assert!(cause.contains("state"), "{cause}");
+    host.cut_power();
+    // Still nothing but zeros.
+    qemu_io(&host.disk(), &format!("read -P 0 {start} 1M"));
+}
+
+/// Reads or writes a disk of a machine that is off.
+fn qemu_io(disk: &Path, command: &str) {
+    let done = Command::new("qemu-io").args(["-f", "qcow2", "-c", command]).arg(disk).output().unwrap();
+    let text = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success() && !text.contains("failed"), "{command}: {text}{}", String::from_utf8_lossy(&done.stderr));
 }
 
 #[test]
