@@ -90,7 +90,7 @@ impl Manager {
         let settled = self.health.good_since.map(|since| since.saturating_add(self.health.settle));
         let checks =
             (self.has_checks() && self.finished_at.is_some() && self.health.checks.pid.is_none()).then_some(self.health.checks.next_at);
-        [settled, checks].into_iter().flatten().fold(Some(late), |first, at| first.map(|first| first.min(at)))
+        Some([settled, checks].into_iter().flatten().fold(late, Usec::min))
     }
 
     /// Looks at it.

@@ -172,7 +172,7 @@ pub fn shipped(release: &Release) -> DiskImage {
     }
     let sectors = ((layout.esp.end - layout.esp.start) / SECTOR) as u32;
     let options = FormatVolumeOptions::new().fat_type(FatType::Fat32).bytes_per_cluster(512).total_sectors(sectors);
-    format_volume(&mut Window::new(&disk), options).unwrap();
+    format_volume(Window::new(&disk), options).unwrap();
     {
         let volume = FileSystem::new(Window::new(&disk), FsOptions::new()).unwrap();
         for directory in ["EFI", "EFI/BOOT", "EFI/Linux", "loader"] {

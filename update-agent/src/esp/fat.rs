@@ -354,10 +354,7 @@ impl LongName {
 ///
 /// # Errors
 /// When it is no FAT32 or the device fails.
-pub fn mend(
-    target: &dyn Target,
-    score: &mut dyn FnMut(&Volume, &FatFile) -> (bool, (u8, std::cmp::Reverse<u32>)),
-) -> Result<Mended, FatError> {
+pub fn mend<S: Ord>(target: &dyn Target, score: &mut dyn FnMut(&Volume, &FatFile) -> S) -> Result<Mended, FatError> {
     let mut said = Vec::new();
     // Each round drops one file at least.
     loop {
