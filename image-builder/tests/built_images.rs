@@ -198,14 +198,14 @@ fn an_ordinary_user_without_any_privilege_or_tool_builds_the_same_bytes() {
     .unwrap();
     assert!(output.status.success(), "{}", explain(&output));
     let images = variable("GARBOARD_TEST_IMAGES");
-    for ending in ["raw", "manifest.json", "spdx.json"] {
+    for ending in ["raw", "manifest.json", "spdx.json", "release/parts.json", "release/uki.efi"] {
         let name = format!("docker-1.0.0-x86_64.{ending}");
         run("cmp", &[text(&images.join(&name)), text(&at("out").join(&name))]);
     }
     for directory in ["home", "tmp"] {
         assert_eq!(fs::read_dir(at(directory)).unwrap().count(), 0, "nothing is left in {directory}");
     }
-    assert_eq!(fs::read_dir(at("out")).unwrap().count(), 3);
+    assert_eq!(fs::read_dir(at("out")).unwrap().count(), 4);
 }
 
 fn build_of_tiny(out: &Path) -> Command {

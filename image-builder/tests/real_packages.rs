@@ -25,6 +25,7 @@ fn build(name: &str) -> (Tree, StepsOutput, StepsInput) {
         formats: Vec::new(),
         locked: true,
         strict: true,
+        update_root: None,
         programs: Some(programs.into()),
         sources: Sources { offline: true, ..Sources::default() },
     };

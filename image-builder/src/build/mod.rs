@@ -8,6 +8,7 @@ mod initramfs;
 mod manifest;
 mod packages;
 mod programs;
+mod release;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -55,6 +56,8 @@ pub struct BuildRequest {
     pub locked: bool,
     /// Whether unreviewed maintainer scripts are an error.
     pub strict: bool,
+    /// The TUF root metadata that the image trusts, instead of the recipe's.
+    pub update_root: Option<PathBuf>,
     /// Directory of our own programs.
     pub programs: Option<PathBuf>,
     /// Where packages come from.
@@ -123,6 +126,7 @@ pub fn build(recipe: &Recipe, request: &BuildRequest, progress: &dyn Progress) -
         },
         progress,
     )?;
+    let parts = release::write(recipe, request, &image, &manifest, &name, progress)?;
     let manifest = manifest_of(recipe, request, &image, &boot.release, manifest, unreviewed, &tree)?;
     let mut files: Vec<PathBuf> = image.outputs.iter().map(|output| output.path.clone()).collect();
     for (ending, text) in [("manifest.json", manifest.to_json()), ("spdx.json", manifest.to_spdx())] {
@@ -130,6 +134,7 @@ pub fn build(recipe: &Recipe, request: &BuildRequest, progress: &dyn Progress) -
         whole_file::write(&path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
         files.push(path);
     }
+    files.extend(parts);
     chosen.save()?;
     Ok(Built { files, root_hash: image.root_hash_hex(), version: request.version.clone() })
 }
@@ -150,7 +155,10 @@ fn root(recipe: &Recipe, request: &BuildRequest, progress: &dyn Progress) -> Res
     let mut tree = unpacked.tree;
     progress.event(Event::Begin { phase: Phase::Tree, total: None });
     let init = programs::place(&mut tree, &programs::directory(request.programs.as_deref()))?;
-    let input = steps_input(recipe, request, unpacked.records, chosen.ids())?;
+    let mut input = steps_input(recipe, request, unpacked.records, chosen.ids())?;
+    if let Some(root) = request.update_root.as_deref().or(recipe.update_root.as_deref()) {
+        input.entries.push(release::trusted_root(root)?);
+    }
     let output = steps::apply(&mut tree, &input)?;
     for text in &output.warnings {
         progress.event(Event::Warning { text: text.clone() });
@@ -181,7 +189,7 @@ fn steps_input(recipe: &Recipe, request: &BuildRequest, packages: Vec<PackageRec
         gecos: user.gecos.clone(),
     });
     Ok(StepsInput {
-        image: ImageIdentity { name: disk_layout::IMAGE_ID.to_owned(), version: request.version.to_string() },
+        image: ImageIdentity { variant: recipe.name.clone(), name: disk_layout::IMAGE_ID.to_owned(), version: request.version.to_string() },
         packages,
         groups: groups.collect(),
         users: users.collect(),

@@ -31,6 +31,9 @@ pub struct BuildArgs {
     /// Fail when a maintainer script is new or has changed since it was reviewed
     #[arg(long)]
     strict: bool,
+    /// The root.json whose signatures the image's updates must have, instead of the recipe's
+    #[arg(long, value_name = "FILE")]
+    update_root: Option<PathBuf>,
     /// Where the programs of the host (init, cloud-config) are; else GARBOARD_PROGRAMS, or beside this program
     #[arg(long, value_name = "DIR")]
     programs: Option<PathBuf>,
@@ -58,6 +61,7 @@ fn build(args: &BuildArgs, report: &Report) -> Result<Built> {
         formats,
         locked: args.locked,
         strict: args.strict,
+        update_root: args.update_root.clone(),
         programs: args.programs.clone(),
         sources: Sources::from(&args.sources),
     };
@@ -68,7 +72,20 @@ fn build(args: &BuildArgs, report: &Report) -> Result<Built> {
 pub(super) fn build_default(recipe: PathBuf, out: PathBuf, report: &Report) -> Result<Built> {
     let sources = SourceArgs { mirror: None, cache: None, offline: false };
     let version = "0.1.0".parse()?;
-    build(&BuildArgs { recipe, version, out, format: vec![Format::Raw], locked: false, strict: false, programs: None, sources }, report)
+    build(
+        &BuildArgs {
+            recipe,
+            version,
+            out,
+            format: vec![Format::Raw],
+            locked: false,
+            strict: false,
+            update_root: None,
+            programs: None,
+            sources,
+        },
+        report,
+    )
 }
 
 fn describe(built: &Built) -> String {

@@ -1,9 +1,12 @@
 //! The command line of `garboard`: one file per command, each with its arguments and what it does with them.
 
 mod build;
+mod bundle;
 mod completions;
 mod inspect;
+mod keys;
 mod lock;
+mod publish;
 mod report;
 mod run;
 
@@ -44,6 +47,12 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Start an image, or the image of a recipe, in QEMU
     Run(run::RunArgs),
+    /// Make, replace and show the keys that releases are signed with
+    Keys(keys::KeysArgs),
+    /// Sign releases and put them into a repository that any web server can serve
+    Publish(Box<publish::PublishArgs>),
+    /// Write a release with its signatures into one file, for hosts without network
+    Bundle(bundle::BundleArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
     /// Write the manual pages into a directory
@@ -74,6 +83,9 @@ pub fn main() -> ExitCode {
         Command::Build(args) => build::main(&args, &report),
         Command::Inspect(args) => inspect::main(&args, &report),
         Command::Run(args) => run::main(&args, &report),
+        Command::Keys(args) => keys::main(&args, &report),
+        Command::Publish(args) => publish::main(&args, &report),
+        Command::Bundle(args) => bundle::main(&args, &report),
         Command::Completions(args) => completions::main(&args),
         Command::Man(args) => completions::man(&args),
     };

@@ -71,6 +71,12 @@ pub struct ImageResult {
     pub extents: Vec<Extent>,
     /// Bytes of the superblock and hash tree.
     pub verity_size: u64,
+    /// What the tree was made with.
+    pub superblock: VeritySuperblock,
+    /// The root file system itself.
+    pub root: Arc<erofs::ErofsImage>,
+    /// Where on the disk it is.
+    pub root_offset: u64,
     /// The kernel command line.
     pub cmdline: String,
     /// Bytes of the initramfs, compressed.
@@ -152,6 +158,9 @@ pub fn assemble(input: &ImageInput<'_>, progress: &dyn Progress) -> Result<Image
         slot_size,
         extents: root.extents(),
         verity_size,
+        superblock,
+        root,
+        root_offset: slot.start,
         cmdline,
         initramfs_size: initrd.len() as u64,
         uki,

@@ -88,6 +88,26 @@ pub fn sections(image: &[u8]) -> Result<Vec<Section<'_>>, PeError> {
         .collect()
 }
 
+/// The file cut into its parts, as names and lengths: headers (without a name), then each section with its padding,
+/// in the order of the file. All of it is covered, so the parts say where each byte belongs.
+///
+/// # Errors
+/// When the bytes are no PE program.
+pub fn layout(image: &[u8]) -> Result<Vec<(String, u64)>, PeError> {
+    let headers = Headers::parse(image)?;
+    let mut starts = vec![(0, String::new())];
+    for (index, section) in sections(image)?.iter().enumerate() {
+        let raw = headers.section(image, index)?;
+        if raw.file_size > 0 {
+            starts.push((u64::from(raw.file_offset), section.name.to_owned()));
+        }
+    }
+    starts.sort();
+    let ends = starts.iter().skip(1).map(|(start, _)| *start).chain([image.len() as u64]);
+    let parts = starts.iter().zip(ends).map(|((start, name), end)| (name.clone(), end.saturating_sub(*start)));
+    Ok(parts.filter(|(_, len)| *len > 0).collect())
+}
+
 /// `IMAGE_SCN_CNT_INITIALIZED_DATA | IMAGE_SCN_MEM_READ`
 const DATA: u32 = 0x4000_0040;
 /// `IMAGE_SCN_CNT_CODE | IMAGE_SCN_MEM_READ`
@@ -273,6 +293,19 @@ pub(crate) mod tests {
         assert_eq!(section(".initrd"), [1; 700]);
         assert_eq!(section(".linux"), b"kernel");
         assert_eq!(Headers::parse(&image).unwrap().image_size, 7 * 4096);
+    }
+
+    #[test]
+    fn every_byte_belongs_to_a_part() {
+        let stub = tiny_stub();
+        let image = build(&parts(&stub)).unwrap();
+        let layout = layout(&image).unwrap();
+        let expected =
+            [("", 1024), (".text", 512), (".osrel", 512), (".cmdline", 512), (".uname", 512), (".initrd", 1024), (".linux", 512)];
+        assert_eq!(layout.iter().map(|(name, len)| (name.as_str(), *len)).collect::<Vec<_>>(), expected);
+        assert_eq!(layout.iter().map(|(_, len)| len).sum::<u64>(), image.len() as u64);
+        let (name, start) = (".initrd", 1024 + 4 * 512);
+        assert_eq!(&image[start..start + 700], sections(&image).unwrap().iter().find(|section| section.name == name).unwrap().data);
     }
 
     #[test]

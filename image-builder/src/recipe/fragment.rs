@@ -2,6 +2,7 @@
 //! type; anything else is refused when the text is read.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
@@ -48,12 +49,23 @@ pub struct Fragment {
     /// Sizes of the partitions.
     #[serde(default)]
     pub partitions: Partitions,
+    /// Where updates of the image come from.
+    #[serde(default)]
+    pub update: Update,
     /// What is written.
     #[serde(default)]
     pub output: Output,
     /// Verdicts on maintainer scripts, by package, beside the builder's own table.
     #[serde(default)]
     pub review: BTreeMap<String, Review>,
+}
+
+/// `[update]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Update {
+    /// The TUF root metadata that the image trusts, relative to the recipe: `root.json` of `garboard keys init`.
+    pub root: Option<PathBuf>,
 }
 
 /// `[packages]`

@@ -115,6 +115,7 @@ struct Merged {
     kernel: fragment::Kernel,
     units: fragment::Units,
     partitions: fragment::Partitions,
+    update_root: Option<PathBuf>,
     formats: Option<Vec<String>>,
     review: BTreeMap<String, fragment::Review>,
 }
@@ -167,6 +168,7 @@ impl Merged {
         replace(&mut self.partitions.esp, fragment.partitions.esp);
         replace(&mut self.partitions.root, fragment.partitions.root);
         replace(&mut self.partitions.state, fragment.partitions.state);
+        replace(&mut self.update_root, fragment.update.root.map(|root| directory.join(root)));
         replace(&mut self.formats, fragment.output.formats);
         self.review.extend(fragment.review);
         self.files.push(path);
@@ -216,6 +218,7 @@ impl Merged {
                 root: self.partitions.root.unwrap_or(Size::mib(2048)),
                 state: self.partitions.state.unwrap_or(Size::mib(64)),
             },
+            update_root: self.update_root,
             formats: self.formats.unwrap_or_else(|| vec!["raw".to_owned()]),
             review: self.review,
         })

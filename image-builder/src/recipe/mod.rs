@@ -41,6 +41,8 @@ pub struct Recipe {
     pub mask: Vec<String>,
     /// Partition sizes.
     pub partitions: Partitions,
+    /// The TUF root metadata that the image trusts.
+    pub update_root: Option<PathBuf>,
     /// Output formats, as named.
     pub formats: Vec<String>,
     /// Further verdicts on maintainer scripts.

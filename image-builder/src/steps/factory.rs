@@ -8,7 +8,9 @@ use crate::tree::{Kind, Node, Tree};
 /// What the image calls itself.
 #[derive(Clone, Debug)]
 pub struct ImageIdentity {
-    /// `IMAGE_ID`: the recipe's name.
+    /// `VARIANT_ID`: the recipe's name, by which updates tell images apart.
+    pub variant: String,
+    /// `IMAGE_ID`: of all our images.
     pub name: String,
     /// `IMAGE_VERSION`.
     pub version: String,
@@ -16,7 +18,7 @@ pub struct ImageIdentity {
 
 impl Default for ImageIdentity {
     fn default() -> Self {
-        Self { name: "garboard".to_owned(), version: "0".to_owned() }
+        Self { variant: "garboard".to_owned(), name: "garboard".to_owned(), version: "0".to_owned() }
     }
 }
 
@@ -106,11 +108,11 @@ fn write_os_release(tree: &mut Tree, image: &ImageIdentity) -> Result<(), StepsE
     let debian = text::read(tree, PATH)?.unwrap_or_default();
     let codename = debian.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).unwrap_or_default().trim_matches('"');
     let debian_version = debian.lines().find_map(|line| line.strip_prefix("DEBIAN_VERSION_FULL=")).unwrap_or_default().trim_matches('"');
-    let ImageIdentity { name, version } = image;
+    let ImageIdentity { variant, name, version } = image;
     let pretty = if name == "garboard" { "Garboard".to_owned() } else { format!("Garboard {name}") };
     let mut content = format!(
         "NAME=\"Garboard\"\nPRETTY_NAME=\"{pretty} {version}\"\nID=garboard\nID_LIKE=debian\nVERSION_ID=\"{version}\"\nVERSION=\"{version}\"\n\
-         IMAGE_ID=\"{name}\"\nIMAGE_VERSION=\"{version}\"\n"
+         IMAGE_ID=\"{name}\"\nIMAGE_VERSION=\"{version}\"\nVARIANT_ID=\"{variant}\"\n"
     );
     for (key, value) in [("VERSION_CODENAME", codename), ("DEBIAN_VERSION_FULL", debian_version)] {
         if !value.is_empty() {
@@ -137,12 +139,13 @@ mod tests {
         tree.put("bin", Node::symlink("usr/bin", &from)).unwrap();
         tree.put("usr/bin/bash", Node::file(*b"", 0o755, &from)).unwrap();
         tree.put("usr/lib/os-release", Node::file(*b"ID=debian\nVERSION_CODENAME=trixie\n", 0o644, &from)).unwrap();
-        apply(&mut tree, &ImageIdentity { name: "tiny".into(), version: "1.2".into() }).unwrap();
+        apply(&mut tree, &ImageIdentity { variant: "small".into(), name: "tiny".into(), version: "1.2".into() }).unwrap();
         let read = |path: &str| text::read(&tree, path).unwrap().unwrap();
         assert_eq!(read("etc/hosts"), "mine");
         assert_eq!(read("etc/shells"), "# Login shells of this host.\n/bin/bash\n/usr/bin/bash\n");
         assert_eq!(read("etc/machine-id"), "uninitialized\n");
         let release = read("etc/os-release");
+        assert!(release.contains("VARIANT_ID=\"small\"\n"), "{release}");
         assert!(release.contains("ID=garboard\n") && release.contains("IMAGE_VERSION=\"1.2\"\n"), "{release}");
         assert!(release.contains("VERSION_CODENAME=trixie\n"), "{release}");
         assert_eq!(tree.get("tmp").unwrap().mode, 0o1777);

@@ -1,0 +1,51 @@
+//! What a release costs the hosts that take it, computed as they will: with the fetch plan of `release-format`.
+
+use std::collections::HashSet;
+
+use disk_layout::Version;
+use release_format::{ContentMap, FetchPlan, PackIndex, PlanOptions};
+use serde::Serialize;
+
+/// What one way to a release costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Cost {
+    /// Bytes of payload and of gaps that are fetched with it.
+    pub bytes: u64,
+    /// Ranges asked for.
+    pub requests: u64,
+}
+
+/// What a release costs in full, and from earlier releases.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Costs {
+    /// For a host that has nothing.
+    pub full: Cost,
+    /// From each earlier release, by chunks.
+    pub chunks_from: Vec<CostFrom>,
+    /// Bytes of content map and pack index, which come on top.
+    pub map_and_index: u64,
+}
+
+/// What a release costs from another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CostFrom {
+    /// The other one.
+    pub version: String,
+    /// The cost.
+    pub cost: Cost,
+}
+
+/// The cost for a host that has all of `before`'s chunks.
+#[must_use]
+pub fn cost(map: &ContentMap, index: &PackIndex, before: Option<&ContentMap>) -> Cost {
+    let have: HashSet<_> = before.into_iter().flat_map(|before| before.chunks().map(|(_, chunk)| chunk.digest)).collect();
+    let plan = FetchPlan::new(map, index, &PlanOptions::default(), |_, chunk| !have.contains(&chunk.digest));
+    Cost { bytes: plan.bytes(), requests: plan.fetches.len() as u64 }
+}
+
+/// All costs of a release.
+#[must_use]
+pub fn costs(map: &ContentMap, index: &PackIndex, earlier: &[(Version, ContentMap)], map_and_index: u64) -> Costs {
+    let from = |(version, before): &(Version, ContentMap)| CostFrom { version: version.to_string(), cost: cost(map, index, Some(before)) };
+    Costs { full: cost(map, index, None), chunks_from: earlier.iter().map(from).collect(), map_and_index }
+}

@@ -1,0 +1,250 @@
+//! From a root image and a UKI to content map, pack and index. A pack holds only chunks that no earlier release of the
+//! repository has; the index points into earlier packs for the rest. Chunks are read, hashed and compressed on all cores, so
+//! many at a time, so memory does not grow with the image.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rayon::prelude::*;
+use release_format::limits::{CHUNK, HEADER};
+use release_format::{
+    ContentMap, Digest, EncodedChunk, Entry, ExtentKind, Hasher, MapBuilder, ObjectKind, ObjectRef, Operation, PackIndex, Part, Release,
+    encode_chunk, pack_header,
+};
+
+use crate::error::PublishError;
+use crate::files;
+use crate::parts::OpenParts;
+use crate::repository::{OBJECTS, Repository};
+
+/// Chunks that are in memory at once: 16 MiB of image and as much of payload at most.
+const BATCH: usize = 64;
+/// Packs of earlier releases that a release refers to; the format's limit is 256.
+const MAX_EARLIER_PACKS: usize = 200;
+/// zstd level of maps and indexes.
+const SMALL_LEVEL: i32 = 19;
+
+/// What earlier releases have.
+#[derive(Default)]
+pub struct Known {
+    chunks: HashMap<Digest, (ObjectRef, Entry)>,
+    packs: Vec<ObjectRef>,
+}
+
+impl Known {
+    /// Learns a release. To be called from the newest to the oldest; what is over the limit on packs is not learned.
+    pub fn learn(&mut self, repository: &Repository, release: &Release) -> Result<ContentMap, PublishError> {
+        let (map, index) = read_map(repository, release)?;
+        for ((_, chunk), entry) in map.chunks().zip(index.entries()) {
+            let Some(pack) = release.packs.get(usize::from(entry.pack)).filter(|_| entry.operation.has_payload()) else { continue };
+            if !self.packs.contains(pack) {
+                if self.packs.len() >= MAX_EARLIER_PACKS {
+                    continue;
+                }
+                self.packs.push(*pack);
+            }
+            self.chunks.entry(chunk.digest).or_insert((*pack, *entry));
+        }
+        Ok(map)
+    }
+}
+
+/// Reads map and index of a release.
+pub fn read_map(repository: &Repository, release: &Release) -> Result<(ContentMap, PackIndex), PublishError> {
+    let path = release.map.path(ObjectKind::Map);
+    let map = ContentMap::decode(&repository.read_object(&release.map, ObjectKind::Map)?).map_err(PublishError::format(&path))?;
+    release.expect_map(&map).map_err(PublishError::format(&path))?;
+    let path = release.index.path(ObjectKind::Index);
+    let bytes = repository.read_object(&release.index, ObjectKind::Index)?;
+    let index = PackIndex::decode(&bytes, &map, &release.packs).map_err(PublishError::format(&path))?;
+    Ok((map, index))
+}
+
+/// What was packed, written into the repository.
+pub struct Packed {
+    /// The map.
+    pub map: ContentMap,
+    /// The index.
+    pub index: PackIndex,
+    /// The map's file.
+    pub map_object: ObjectRef,
+    /// The index's file.
+    pub index_object: ObjectRef,
+    /// All packs.
+    pub packs: Vec<ObjectRef>,
+    /// The new one; none when there was no new chunk.
+    pub new_pack: Option<ObjectRef>,
+}
+
+/// Where a chunk's bytes are.
+struct Piece {
+    part: Part,
+    offset: u64,
+    len: usize,
+}
+
+/// A chunk, read.
+struct Read {
+    digest: Digest,
+    /// Absent when it is known.
+    encoded: Option<EncodedChunk>,
+}
+
+/// Packs a release and writes pack, map and index.
+///
+/// # Errors
+/// When the parts cannot be read or do not fit the format, or files cannot be written.
+pub fn pack(parts: &OpenParts, known: &Known, repository: &Repository, level: i32) -> Result<Packed, PublishError> {
+    let (mut builder, pieces) = lay_out(parts).map_err(PublishError::format(&format!("version {}", parts.version)))?;
+    let objects = repository.directory().join(OBJECTS);
+    files::make_directory(&objects)?;
+    let mut writer = PackWriter::new(&objects)?;
+    // Entries of new chunks get the number of the new pack when all packs are known.
+    let mut places: Vec<(Option<ObjectRef>, Entry)> = Vec::with_capacity(pieces.len());
+    let mut seen: HashMap<Digest, Entry> = HashMap::new();
+    for batch in pieces.chunks(BATCH) {
+        let read = |compressor: &mut Result<zstd::bulk::Compressor<'static>, std::io::Error>, piece: &Piece| {
+            let bytes = read_piece(parts, piece)?;
+            let digest = Digest::of(&bytes);
+            if known.chunks.contains_key(&digest) || seen.contains_key(&digest) {
+                return Ok(Read { digest, encoded: None });
+            }
+            let compressor = compressor.as_mut().map_err(|error| crate::metadata::encode("a chunk", error))?;
+            let encoded = encode_chunk(compressor, &bytes).map_err(PublishError::format("a chunk"))?;
+            Ok(Read { digest, encoded: Some(encoded) })
+        };
+        let compressor = || zstd::bulk::Compressor::new(level);
+        let chunks: Vec<Read> = batch.par_iter().map_init(compressor, read).collect::<Result<_, PublishError>>()?;
+        for chunk in chunks {
+            builder.chunk(chunk.digest);
+            let earlier = known.chunks.get(&chunk.digest).map(|(pack, entry)| (Some(*pack), *entry));
+            let twin = seen.get(&chunk.digest).map(|entry| (None, *entry));
+            let place = match (earlier.or(twin), chunk.encoded) {
+                (Some(place), _) => place,
+                (None, Some(encoded)) => {
+                    let entry = writer.append(&encoded)?;
+                    seen.insert(chunk.digest, entry);
+                    (None, entry)
+                }
+                // A chunk is not encoded only where it is known.
+                (None, None) => (None, Entry::zero()),
+            };
+            places.push(place);
+        }
+    }
+    let failed = || PublishError::format(&format!("version {}", parts.version));
+    let map = builder.finish(parts.parts.root.size, parts.uki.len() as u64).map_err(failed())?;
+    let new_pack = writer.finish(repository)?;
+
+    let mut packs: Vec<ObjectRef> = new_pack.into_iter().collect();
+    let mut entries = Vec::with_capacity(places.len());
+    for (pack, entry) in places {
+        let number = match pack.or(new_pack).filter(|_| entry.operation.has_payload()) {
+            None => 0,
+            Some(pack) => packs.iter().position(|other| *other == pack).unwrap_or_else(|| {
+                packs.push(pack);
+                packs.len() - 1
+            }),
+        };
+        entries.push(Entry { pack: u16::try_from(number).unwrap_or(u16::MAX), ..entry });
+    }
+    let index = PackIndex::new(entries, &map, &packs).map_err(failed())?;
+    let map_object = repository.write_object(&map.encode(SMALL_LEVEL).map_err(failed())?, ObjectKind::Map)?;
+    let index_object = repository.write_object(&index.encode(SMALL_LEVEL).map_err(failed())?, ObjectKind::Index)?;
+    Ok(Packed { map, index, map_object, index_object, packs, new_pack })
+}
+
+/// The extents of both parts and where each chunk's bytes are.
+fn lay_out(parts: &OpenParts) -> Result<(MapBuilder, Vec<Piece>), release_format::FormatError> {
+    let mut builder = MapBuilder::new();
+    let mut pieces = Vec::new();
+    let root = parts.parts.extents.iter().map(|(path, len)| {
+        let kind = if path.is_empty() { ExtentKind::Metadata } else { ExtentKind::File };
+        (Part::Root, kind, path, *len)
+    });
+    let uki = parts.parts.sections.iter().map(|(name, len)| (Part::Uki, ExtentKind::Section, name, *len));
+    let (mut root_end, mut uki_end) = (0_u64, 0_u64);
+    for (part, kind, path, len) in root.chain(uki) {
+        builder.begin(kind, path, len)?;
+        // The builder has checked that these sums are small.
+        let (start, end) = match part {
+            Part::Root => (root_end.next_multiple_of(release_format::limits::BLOCK), &mut root_end),
+            Part::Uki => (uki_end, &mut uki_end),
+        };
+        *end = start + len;
+        let mut offset = start;
+        while offset < start + len {
+            let size = (start + len - offset).min(CHUNK);
+            pieces.push(Piece { part, offset, len: usize::try_from(size).unwrap_or(0) });
+            offset += size;
+        }
+    }
+    Ok((builder, pieces))
+}
+
+fn read_piece(parts: &OpenParts, piece: &Piece) -> Result<Vec<u8>, PublishError> {
+    let mut bytes = vec![0; piece.len];
+    match piece.part {
+        Part::Root => {
+            let at = parts.parts.root.offset.saturating_add(piece.offset);
+            parts.root.read_exact_at(&mut bytes, at).map_err(PublishError::file("read the root image in", &parts.root_path))?;
+        }
+        Part::Uki => {
+            let start = usize::try_from(piece.offset).unwrap_or(usize::MAX);
+            let from = start.checked_add(piece.len).and_then(|end| parts.uki.get(start..end));
+            let too_short = || PublishError::Text {
+                path: parts.root_path.clone(),
+                reason: "its UKI is shorter than parts.json says: build the version again".to_owned(),
+            };
+            bytes.copy_from_slice(from.ok_or_else(too_short)?);
+        }
+    }
+    Ok(bytes)
+}
+
+/// A pack that grows, without a name until it is whole.
+struct PackWriter {
+    file: tempfile::NamedTempFile,
+    hasher: Hasher,
+    len: u64,
+}
+
+impl PackWriter {
+    fn new(objects: &Path) -> Result<Self, PublishError> {
+        let mut writer = Self { file: files::temporary(objects, 0o644)?, hasher: Hasher::new(), len: 0 };
+        writer.write(&pack_header())?;
+        Ok(writer)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), PublishError> {
+        let fail = PublishError::file("write", self.file.path());
+        let file: &mut File = self.file.as_file_mut();
+        file.write_all(bytes).map_err(fail)?;
+        self.hasher.update(bytes);
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn append(&mut self, chunk: &EncodedChunk) -> Result<Entry, PublishError> {
+        if chunk.operation == Operation::Zero {
+            return Ok(Entry::zero());
+        }
+        let offset = self.len;
+        self.write(&chunk.payload)?;
+        let len = u32::try_from(chunk.payload.len()).unwrap_or(u32::MAX);
+        Ok(Entry { operation: chunk.operation, pack: 0, offset, len, digest: chunk.digest })
+    }
+
+    /// Gives it its name, if there is anything in it.
+    fn finish(self, repository: &Repository) -> Result<Option<ObjectRef>, PublishError> {
+        if self.len <= HEADER as u64 {
+            return Ok(None);
+        }
+        let object = ObjectRef { sha256: self.hasher.finish(), size: self.len };
+        files::keep(self.file, &repository.object(&object, ObjectKind::Pack))?;
+        Ok(Some(object))
+    }
+}
