@@ -46,4 +46,5 @@ install: programs
 bench:
 	scripts/setup --bench
 	cargo build --workspace --bins
+	mkdir -p out
 	scripts/bench | tee out/benchmarks.md
