@@ -77,6 +77,13 @@ fn exit_code(units: &[UnitStatus]) -> u8 {
     }
 }
 
+/// The first names of a list, and how many more there are.
+pub(super) fn few(names: &[String]) -> String {
+    let shown: Vec<&str> = names.iter().take(3).map(String::as_str).collect();
+    let more = names.len() - shown.len();
+    if more > 0 { format!("{} and {more} more", shown.join(", ")) } else { shown.join(", ") }
+}
+
 struct Fields {
     out: String,
 }
@@ -113,7 +120,12 @@ fn render(unit: &UnitStatus, enabled: Option<&'static str>, now: u64, colour: bo
     }
     fields.put("Active", &active(unit, now, colour));
     if let Some(job) = &unit.job {
-        fields.put("Job", &format!("{} ({}{})", job.id, job.kind, if job.running { "" } else { ", waiting" }));
+        let waits = match job.waits_for.as_slice() {
+            _ if job.running => String::new(),
+            [] => ", waiting".to_owned(),
+            others => format!(", waiting for {}", few(others)),
+        };
+        fields.put("Job", &format!("{} ({}{waits})", job.id, job.kind));
     }
     if let Some(condition) = unit.condition_failed.as_deref().filter(|_| unit.active == ActiveState::Inactive) {
         fields.put("Condition", &format!("start condition unmet: {condition}"));

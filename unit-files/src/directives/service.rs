@@ -81,7 +81,7 @@ pub(super) static SERVICE: Table<ServiceConfig> = Table::new(&[
     yes("ExecStart", |c, i| commands(&mut c.exec_start, i)),
     yes("ExecStartPost", |c, i| commands(&mut c.exec_start_post, i)),
     yes("ExecReload", |c, i| commands(&mut c.exec_reload, i)),
-    yes("ExecReloadPost", |c, i| commands(&mut c.exec_reload_post, i)),
+    warn("ExecReloadPost", |c, i| commands(&mut c.exec_reload_post, i)),
     yes("ExecStop", |c, i| commands(&mut c.exec_stop, i)),
     yes("ExecStopPost", |c, i| commands(&mut c.exec_stop_post, i)),
     yes("Restart", |c, i| {
