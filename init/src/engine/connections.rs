@@ -56,7 +56,7 @@ fn service_name(socket: &str, instance: &str) -> Option<UnitName> {
 
 impl Manager {
     fn connections_of(&self, socket: UnitId) -> impl Iterator<Item = &Connection> {
-        self.units.values().filter_map(|runtime| runtime.connection.as_ref()).filter(move |connection| connection.socket == socket)
+        self.units.values().filter_map(|runtime| runtime.connection.as_deref()).filter(move |connection| connection.socket == socket)
     }
 
     /// How many connections of a socket unit are served now.
@@ -115,7 +115,7 @@ impl Manager {
         let usable = runtime.def.load_state == LoadState::Loaded && matches!(runtime.def.config, Config::Service(_));
         if usable {
             let name = config.fd_name.clone().unwrap_or_else(|| "connection".to_owned());
-            runtime.connection = Some(Connection { socket: unit, fd: Some(fd), name, peer });
+            runtime.connection = Some(Box::new(Connection { socket: unit, fd: Some(fd), name, peer }));
         }
         let queued = self.enqueue(Verb::Start, &[service], JobMode::Fail);
         if let Err(why) = queued {

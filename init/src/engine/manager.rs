@@ -64,7 +64,7 @@ pub(super) struct Runtime {
     pub stored_fds: Vec<(String, OwnedFd)>,
     pub oom_kills: u64,
     /// What it serves, with `Accept=yes`.
-    pub connection: Option<Connection>,
+    pub connection: Option<Box<Connection>>,
     /// Made for one connection: forgotten when it is over.
     pub transient: bool,
 }

@@ -82,6 +82,13 @@ impl Manager {
             status_text: service.and_then(|service| service.status_text.clone()).or_else(|| self.connections_text(unit)),
             condition_failed: runtime.and_then(|runtime| runtime.condition_failed.clone()),
             triggered_by: self.graph.of(unit, Dep::TriggeredBy).map(|other| self.name(other)).collect(),
+            triggers: self.graph.of(unit, Dep::Triggers).map(|other| self.name(other)).collect(),
+            next_usec: runtime
+                .and_then(|runtime| match &runtime.kind {
+                    Kind::Timer(timer) => timer.next,
+                    _ => None,
+                })
+                .map(|at| super::manager::wall().saturating_add(at.saturating_sub(super::manager::now()))),
             documentation: def.map(|def| def.documentation.clone()).unwrap_or_default(),
             memory: number("memory.current"),
             tasks: number("pids.current").or_else(|| (processes && group.is_some()).then_some(pids.len() as u64)),

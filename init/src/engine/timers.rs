@@ -248,9 +248,18 @@ impl Manager {
 
     /// The unit that a timer starts has changed: when is the next run?
     pub fn timer_again(&mut self, trigger: UnitId, state: ActiveState) {
+        // `DeferReactivation=`: what came due while the unit ran is not made up for.
+        let defers = self
+            .units
+            .get(&trigger)
+            .is_some_and(|runtime| matches!(&runtime.def.config, Config::Timer(config) if config.defer_reactivation));
         let Some(timer) = self.timer(trigger) else { return };
         match (timer.state, state) {
             // It is over; what came due meanwhile is made up for.
+            (TimerState::Running, ActiveState::Inactive | ActiveState::Failed) if defers => {
+                timer.last = Some(wall());
+                self.timer_schedule(trigger);
+            }
             (TimerState::Running, ActiveState::Inactive | ActiveState::Failed)
             // Somebody else started or stopped it: some triggers count from that.
             | (TimerState::Waiting | TimerState::Elapsed, ActiveState::Inactive | ActiveState::Failed | ActiveState::Active) => {

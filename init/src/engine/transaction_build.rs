@@ -186,11 +186,16 @@ impl<'w, W: World> Build<'w, W> {
 
     /// Leaves out what is so already, except what was asked for itself.
     pub fn drop_redundant(&mut self) {
-        let redundant: Vec<Key> = self
+        let mut count: BTreeMap<UnitId, usize> = BTreeMap::new();
+        for (unit, _) in &self.jobs {
+            *count.entry(*unit).or_default() += 1;
+        }
+        let anchors: BTreeSet<Key> = self.anchors.iter().copied().collect();
+        let redundant: BTreeSet<Key> = self
             .jobs
             .iter()
             .copied()
-            .filter(|key| !self.anchors.contains(key))
+            .filter(|key| !anchors.contains(key))
             .filter(|(unit, kind)| {
                 let state = self.world.active(*unit);
                 let so = match kind {
@@ -198,14 +203,12 @@ impl<'w, W: World> Build<'w, W> {
                     JobKind::Stop => is_down(state),
                     JobKind::Reload | JobKind::Restart => false,
                 };
-                let alone = self.jobs.iter().filter(|(other, _)| other == unit).count() == 1;
+                let alone = count.get(unit) == Some(&1);
                 so && alone && self.world.queued(*unit).is_none()
             })
             .collect();
-        for key in redundant {
-            self.jobs.remove(&key);
-            self.links.retain(|(subject, object, _)| *subject != key && *object != key);
-        }
+        self.jobs.retain(|key| !redundant.contains(key));
+        self.links.retain(|(subject, object, _)| !redundant.contains(subject) && !redundant.contains(object));
     }
 
     pub fn merge(&mut self) -> Result<(), TransactionError> {

@@ -75,7 +75,7 @@ pub(super) static SERVICE: Table<ServiceConfig> = Table::new(&[
         ];
         choice(&mut c.service_type, i, &types, "a service type (simple, exec, forking, oneshot, notify, notify-reload, idle)")
     }),
-    warn("ExitType", |c, i| choice(&mut c.exit_type, i, &[("main", ExitType::Main), ("cgroup", ExitType::Cgroup)], "'main' or 'cgroup'")),
+    yes("ExitType", |c, i| choice(&mut c.exit_type, i, &[("main", ExitType::Main), ("cgroup", ExitType::Cgroup)], "'main' or 'cgroup'")),
     yes("ExecCondition", |c, i| commands(&mut c.exec_condition, i)),
     yes("ExecStartPre", |c, i| commands(&mut c.exec_start_pre, i)),
     yes("ExecStart", |c, i| commands(&mut c.exec_start, i)),

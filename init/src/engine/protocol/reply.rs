@@ -264,6 +264,12 @@ pub struct UnitStatus {
     /// Units that start it: sockets, timers.
     #[serde(default)]
     pub triggered_by: Vec<String>,
+    /// What it starts: the other way round.
+    #[serde(default)]
+    pub triggers: Vec<String>,
+    /// When a timer elapses next, microseconds since the epoch.
+    #[serde(default)]
+    pub next_usec: Option<u64>,
     /// `Documentation=`.
     #[serde(default)]
     pub documentation: Vec<String>,
