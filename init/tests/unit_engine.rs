@@ -56,7 +56,7 @@ impl Engine {
             .spawn()
             .unwrap();
         let engine = Self { child, directory, group };
-        engine.until("the control socket", || engine.path("run/garboard/control").exists());
+        engine.until("the control socket", || UnixStream::connect(engine.path("run/garboard/control")).is_ok());
         engine
     }
 
@@ -563,6 +563,7 @@ fn a_direct_restart_is_hidden_from_what_is_bound_to_it() {
     ]);
     assert_eq!(engine.job("start", "bound.service"), "done");
     let pid = engine.pid("bound.service");
+    engine.until("the first start", || engine.read("ups").lines().count() == 1);
     assert!(Command::new("kill").args(["-KILL", &engine.pid("flaky.service").to_string()]).status().unwrap().success());
     engine.until("the second start", || engine.read("ups").lines().count() == 2);
     engine.until("up", || engine.state("flaky.service") == "active/running");

@@ -65,6 +65,9 @@ impl Manager {
         if down && before != after {
             self.stop_unneeded(unit);
         }
+        if is_up && !was_up {
+            self.stop_unbound(unit);
+        }
     }
 
     fn report_change(&mut self, unit: UnitId, before: ActiveState, after: ActiveState, restarting: bool) {
@@ -159,6 +162,12 @@ impl Manager {
                     self.triggered_changed(trigger, end.unit);
                 }
             }
+            // A unit that did not come up is as good as gone for those bound to it that came up meanwhile.
+            if end.job.kind == JobKind::Start && end.result != JobResult::Done {
+                for other in self.graph.of(end.unit, Dep::BoundBy).collect::<Vec<_>>() {
+                    self.stop_unbound(other);
+                }
+            }
             // A start that was skipped or given up leaves the state as it was.
             if self.active_state(end.unit) == ActiveState::Inactive {
                 self.connection_changed(end.unit, true);
@@ -200,6 +209,25 @@ impl Manager {
             self.graph.of(unit, Dep::UpheldBy).filter(|other| self.active_state(*other) == ActiveState::Active).collect();
         if !upheld.is_empty() && self.power.is_none() && self.queue.get(unit).is_none() {
             let _ = self.enqueue(Verb::Start, &[unit], JobMode::Fail);
+        }
+    }
+
+    /// Stops a unit that has come up while what it is bound to has not, and will not. Devices do not count: nobody starts those of
+    /// mounts that were there before PID 1 looked.
+    fn stop_unbound(&mut self, unit: UnitId) {
+        let up = matches!(self.active_state(unit), ActiveState::Active | ActiveState::Reloading);
+        if !up || self.queue.get(unit).is_some() {
+            return;
+        }
+        let gone = self.graph.of(unit, Dep::BindsTo).find(|other| {
+            let down = matches!(self.active_state(*other), ActiveState::Inactive | ActiveState::Failed);
+            let device = self.units.get(other).is_some_and(|runtime| matches!(runtime.def.config, unit_files::Config::Device));
+            down && !device && self.queue.get(*other).is_none()
+        });
+        if let Some(other) = gone {
+            let name = self.name(unit);
+            self.reporter.unit(&name, 4, &format!("stopped: bound to {}, which is not active", self.name(other)));
+            let _ = self.enqueue(Verb::Stop, &[unit], JobMode::Replace);
         }
     }
 

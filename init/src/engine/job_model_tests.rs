@@ -122,6 +122,9 @@ impl Model {
         self.complete(unit);
         let down = matches!(state, ActiveState::Inactive | ActiveState::Failed);
         let was = !matches!(before, ActiveState::Inactive | ActiveState::Failed);
+        if state == ActiveState::Active {
+            self.stop_unbound(unit);
+        }
         if down && was && self.queue.get(unit).is_none_or(|job| job.kind != JobKind::Stop) {
             let bound: Vec<UnitId> = self
                 .graph
@@ -149,7 +152,21 @@ impl Model {
     }
 
     fn finish(&mut self, unit: UnitId, result: JobResult) {
-        self.queue.finish(&self.graph, unit, result);
+        for end in self.queue.finish(&self.graph, unit, result) {
+            if end.job.kind == JobKind::Start && end.result != JobResult::Done {
+                for other in self.graph.of(end.unit, Dep::BoundBy).collect::<Vec<_>>() {
+                    self.stop_unbound(other);
+                }
+            }
+        }
+    }
+
+    fn stop_unbound(&mut self, unit: UnitId) {
+        let down = |unit: UnitId| matches!(self.active(unit), ActiveState::Inactive | ActiveState::Failed);
+        let gone = self.graph.of(unit, Dep::BindsTo).any(|other| down(other) && self.queue.get(other).is_none());
+        if gone && self.active(unit) == ActiveState::Active && self.queue.get(unit).is_none() {
+            self.request(Verb::Stop, unit, JobMode::Replace);
+        }
     }
 
     /// Begins a job as the manager does; false when it has to wait.
@@ -269,9 +286,23 @@ impl Model {
                 assert!(up(other), "{} outlives {}, which it is bound to", self.graph.name(unit), self.graph.name(other));
             }
             for enemy in self.graph.of(unit, Dep::Conflicts) {
-                assert!(!up(enemy), "{} and {} run side by side", self.graph.name(unit), self.graph.name(enemy));
+                // What asks for its own enemy gets both.
+                let asked = self.reach(enemy).contains(&unit) || self.reach(unit).contains(&enemy);
+                assert!(asked || !up(enemy), "{} and {} run side by side", self.graph.name(unit), self.graph.name(enemy));
             }
         }
+    }
+
+    /// Everything that a unit asks for in some way.
+    fn reach(&self, unit: UnitId) -> BTreeSet<UnitId> {
+        let mut seen = BTreeSet::from([unit]);
+        let mut todo = vec![unit];
+        while let Some(unit) = todo.pop() {
+            for dep in [Dep::Requires, Dep::BindsTo, Dep::Wants, Dep::Requisite] {
+                todo.extend(self.graph.of(unit, dep).filter(|other| seen.insert(*other)));
+            }
+        }
+        seen
     }
 
     /// Everything that a unit cannot do without.
