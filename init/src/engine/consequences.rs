@@ -65,9 +65,6 @@ impl Manager {
         if down && before != after {
             self.stop_unneeded(unit);
         }
-        if is_up && !was_up {
-            self.stop_unbound(unit);
-        }
     }
 
     fn report_change(&mut self, unit: UnitId, before: ActiveState, after: ActiveState, restarting: bool) {
@@ -162,8 +159,11 @@ impl Manager {
                     self.triggered_changed(trigger, end.unit);
                 }
             }
-            // A unit that did not come up is as good as gone for those bound to it that came up meanwhile.
-            if end.job.kind == JobKind::Start && end.result != JobResult::Done {
+            // What a unit is bound to may have gone while it started; and a unit that did not come up is as good as gone for
+            // those bound to it that came up meanwhile.
+            if end.job.kind == JobKind::Start && end.result == JobResult::Done {
+                self.stop_unbound(end.unit);
+            } else if end.job.kind == JobKind::Start {
                 for other in self.graph.of(end.unit, Dep::BoundBy).collect::<Vec<_>>() {
                     self.stop_unbound(other);
                 }
