@@ -119,7 +119,7 @@ impl Field {
     pub(super) fn write_seconds(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         fn number(usec: u32, width: usize, out: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(out, "{:0width$}", usec / SECOND)?;
-            if usec % SECOND > 0 { write!(out, ".{:06}", usec % SECOND) } else { Ok(()) }
+            if !usec.is_multiple_of(SECOND) { write!(out, ".{:06}", usec % SECOND) } else { Ok(()) }
         }
         if self.parts == [(Part { start: 0, stop: None, step: SECOND })] {
             return out.write_str("*");
