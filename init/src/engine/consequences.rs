@@ -65,6 +65,10 @@ impl Manager {
         if down && before != after {
             self.stop_unneeded(unit);
         }
+        // Its job may have been given up while it started; then nothing else asks whether it may be up.
+        if is_up && !was_up {
+            self.stop_unbound(unit);
+        }
     }
 
     fn report_change(&mut self, unit: UnitId, before: ActiveState, after: ActiveState, restarting: bool) {
@@ -203,7 +207,7 @@ impl Manager {
             .filter(|other| self.queue.get(*other).is_none_or(|job| !matches!(job.kind, JobKind::Stop | JobKind::Start)))
             .collect();
         for other in bound {
-            let _ = self.enqueue(Verb::Stop, &[other], JobMode::Replace);
+            self.stop_for(other);
         }
         let upheld: Vec<UnitId> =
             self.graph.of(unit, Dep::UpheldBy).filter(|other| self.active_state(*other) == ActiveState::Active).collect();
@@ -227,7 +231,15 @@ impl Manager {
         if let Some(other) = gone {
             let name = self.name(unit);
             self.reporter.unit(&name, 4, &format!("stopped: bound to {}, which is not active", self.name(other)));
-            let _ = self.enqueue(Verb::Stop, &[unit], JobMode::Replace);
+            self.stop_for(unit);
+        }
+    }
+
+    /// Stops a unit because of what became of another.
+    fn stop_for(&mut self, unit: UnitId) {
+        if let Err(why) = self.enqueue(Verb::Stop, &[unit], JobMode::Replace) {
+            let name = self.name(unit);
+            self.reporter.problem(&name, &format!("what it is bound to is down, but it cannot be stopped: {why}"));
         }
     }
 

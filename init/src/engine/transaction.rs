@@ -150,7 +150,7 @@ pub fn plan<W: World>(world: &W, verb: Verb, anchors: &[UnitId], mode: JobMode) 
         build.anchor(unit, kind);
     }
     if verb == Verb::Isolate {
-        build.isolate();
+        build.isolate()?;
     }
     build.drop_redundant();
     build.collect_garbage();
@@ -165,17 +165,18 @@ pub fn plan<W: World>(world: &W, verb: Verb, anchors: &[UnitId], mode: JobMode) 
 
 /// What `verb` means for a unit in its present state; `None` when there is nothing to do.
 fn kind_of<W: World>(world: &W, verb: Verb, unit: UnitId) -> Result<Option<JobKind>, TransactionError> {
-    let up = is_up(world.active(unit)) || world.queued(unit).is_some_and(|job| matches!(job.kind, JobKind::Start | JobKind::Restart));
+    // Of what is down only the start is left, which fails with what it requires; if it is queued already, nothing is.
+    let down = is_down(world.active(unit));
     let reload = world.can_reload(unit);
     Ok(match verb {
         Verb::Start | Verb::Isolate => Some(JobKind::Start),
         Verb::Stop => Some(JobKind::Stop),
-        Verb::Restart => Some(JobKind::Restart),
-        Verb::TryRestart => up.then_some(JobKind::Restart),
+        Verb::Restart => Some(if down { JobKind::Start } else { JobKind::Restart }),
+        Verb::TryRestart => (!down).then_some(JobKind::Restart),
         Verb::Reload if !reload => return Err(TransactionError::CannotReload { unit: world.graph().name(unit).to_owned() }),
         Verb::Reload => Some(JobKind::Reload),
-        Verb::ReloadOrRestart if !up => Some(JobKind::Start),
-        Verb::TryReloadOrRestart if !up => None,
+        Verb::ReloadOrRestart if down => Some(JobKind::Start),
+        Verb::TryReloadOrRestart if down => None,
         Verb::ReloadOrRestart | Verb::TryReloadOrRestart => Some(if reload { JobKind::Reload } else { JobKind::Restart }),
     })
 }

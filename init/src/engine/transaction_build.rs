@@ -86,11 +86,10 @@ impl<'w, W: World> Build<'w, W> {
         if matches!(kind, JobKind::Stop | JobKind::Restart) {
             for dep in [Dep::RequiredBy, Dep::BoundBy, Dep::ConsistsOf, Dep::PropagatesStopTo] {
                 for other in graph.of(unit, dep) {
-                    let up = !is_down(self.world.active(other)) || self.world.queued(other).is_some();
                     match kind {
                         JobKind::Stop => out.push((other, JobKind::Stop, true)),
-                        // A restart takes along only what runs.
-                        _ if up => out.push((other, JobKind::Restart, true)),
+                        // A restart takes along only what runs; what waits to be started is started after it.
+                        _ if !is_down(self.world.active(other)) => out.push((other, JobKind::Restart, true)),
                         _ => {}
                     }
                 }
@@ -106,8 +105,10 @@ impl<'w, W: World> Build<'w, W> {
         out
     }
 
-    pub fn isolate(&mut self) {
-        let graph = self.world.graph();
+    /// Stops everything that is not part of the transaction, and with each what needs it.
+    pub fn isolate(&mut self) -> Result<(), TransactionError> {
+        let world = self.world;
+        let graph = world.graph();
         for unit in graph.units() {
             if self.jobs.iter().any(|(other, _)| *other == unit) || self.world.ignore_on_isolate(unit) {
                 continue;
@@ -119,10 +120,10 @@ impl<'w, W: World> Build<'w, W> {
             if triggered {
                 continue;
             }
-            let key = (unit, JobKind::Stop);
-            self.jobs.insert(key);
-            self.anchors.push(key);
+            self.add(unit, JobKind::Stop, true)?;
+            self.anchors.push((unit, JobKind::Stop));
         }
+        Ok(())
     }
 
     /// Whether `from` cannot be done without `to`.
