@@ -10,6 +10,8 @@
 
 use std::process::ExitCode;
 
+use unit_files::glob;
+
 mod accounts;
 mod boot;
 mod cmdline;
@@ -19,7 +21,6 @@ mod disk;
 mod dropin;
 mod early;
 mod engine;
-mod glob;
 mod initramfs;
 mod kmsg;
 mod logs;
@@ -45,6 +46,8 @@ fn main() -> ExitCode {
     match name {
         "systemctl" => ctl::systemctl(rest),
         "journalctl" => logs::journalctl(rest),
+        "hostnamectl" => ctl::hostnamectl::hostnamectl(rest),
+        "timedatectl" => ctl::timedatectl::timedatectl(rest),
         "shutdown" | "reboot" | "poweroff" | "halt" => shutdown::command::main(name, rest),
         "modprobe" => modules::command::main(rest),
         _ => helper(rest),
@@ -60,6 +63,8 @@ fn helper(args: &[String]) -> ExitCode {
     match word.as_str() {
         "systemctl" => ctl::systemctl(rest),
         "journalctl" => logs::journalctl(rest),
+        "hostnamectl" => ctl::hostnamectl::hostnamectl(rest),
+        "timedatectl" => ctl::timedatectl::timedatectl(rest),
         "shutdown" | "reboot" | "poweroff" | "halt" => shutdown::command::main(word, rest),
         "modprobe" => modules::command::main(rest),
         "log-daemon" => logs::daemon(rest),
@@ -82,7 +87,7 @@ fn helper(args: &[String]) -> ExitCode {
     }
 }
 
-const HELPERS: &str = "systemctl, journalctl, shutdown, reboot, poweroff, halt, modprobe, log-daemon, network-daemon, network-wait, \
+const HELPERS: &str = "systemctl, journalctl, hostnamectl, timedatectl, shutdown, reboot, poweroff, halt, modprobe, log-daemon, network-daemon, network-wait, \
      exec-helper, unit-engine, notify, coldplug, tmpfiles, sysctl, modules-load, host-keys, trial, health-checks";
 
 /// PID 1 may not return: the kernel panics when it exits.

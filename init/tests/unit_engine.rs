@@ -56,7 +56,7 @@ impl Engine {
             .spawn()
             .unwrap();
         let engine = Self { child, directory, group };
-        engine.until("the control socket", || engine.path("run/garboard/control").exists());
+        engine.until("the control socket", || UnixStream::connect(engine.path("run/garboard/control")).is_ok());
         engine
     }
 
@@ -443,4 +443,147 @@ fn timers_and_idle_services_run_in_their_time() {
     engine.until("three ticks", || engine.read("ticks").lines().count() >= 3);
     engine.until("both", || engine.read("order").lines().count() == 2);
     assert_eq!(engine.read("order"), "slow\nlate\n");
+}
+
+#[test]
+fn calendar_timers_fire_and_missed_runs_are_made_up_for() {
+    let engine = Engine::start(&[
+        ("default.target", "[Unit]\n"),
+        ("often.timer", "[Timer]\nOnCalendar=*:*:0/0.2\nAccuracySec=1us\n"),
+        ("often.service", "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo tick >> @/ticks'\n"),
+        ("daily.timer", "[Timer]\nOnCalendar=daily\nPersistent=yes\nAccuracySec=1us\n"),
+        ("daily.service", "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo run >> @/daily'\n"),
+        ("nowhere.timer", "[Timer]\nOnCalendar=daily Nowhere/City\n"),
+        ("nowhere.service", "[Service]\nExecStart=/bin/true\n"),
+    ]);
+    assert_eq!(engine.job("start", "often.timer"), "done");
+    engine.until("three ticks", || engine.read("ticks").lines().count() >= 3);
+    assert_eq!(engine.job("start", "daily.timer"), "done");
+    assert_eq!(engine.state("daily.timer"), "active/waiting");
+    let stamp = engine.path("stamps/daily.timer");
+    assert!(stamp.exists(), "a first start notes the time");
+    assert_eq!(engine.read("daily"), "");
+    assert_eq!(engine.job("stop", "daily.timer"), "done");
+    assert!(Command::new("touch").args(["-d", "3 days ago"]).arg(&stamp).status().unwrap().success());
+    assert_eq!(engine.job("start", "daily.timer"), "done");
+    engine.until("the missed run", || engine.read("daily") == "run\n");
+    engine.until("waiting again", || engine.state("daily.timer") == "active/waiting");
+    let timers = engine.ask(&json!({"request": "list-timers"}));
+    let daily = timers.iter().find(|timer| timer["unit"] == "daily.timer").unwrap();
+    assert!(daily["next_usec"].as_u64().unwrap() > daily["last_usec"].as_u64().unwrap(), "{daily}");
+    assert_eq!(engine.job("start", "nowhere.timer"), "done");
+    assert_eq!(engine.state("nowhere.timer"), "active/elapsed");
+    assert!(engine.log().contains("there is no time zone Nowhere/City"), "{}", engine.log());
+}
+
+#[test]
+fn paths_start_their_units_when_something_changes_there() {
+    let engine = Engine::start(&[
+        ("default.target", "[Unit]\nWants=changed.path spool.path exists.path\n"),
+        ("changed.path", "[Path]\nPathChanged=@/watched/deep/file\n"),
+        (
+            "changed.service",
+            "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo changed >> @/changes; sleep 0.2'\n",
+        ),
+        ("spool.path", "[Path]\nDirectoryNotEmpty=@/spool\nMakeDirectory=yes\nDirectoryMode=0700\nUnit=worker.service\n"),
+        (
+            "worker.service",
+            "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=oneshot\nExecStart=/bin/sh -c 'for f in @/spool/*; do cat $$f >> @/work; rm $$f; break; done'\n",
+        ),
+        ("exists.path", "[Path]\nPathExists=@/flag\nTriggerLimitBurst=5\nTriggerLimitIntervalSec=60s\n"),
+        ("exists.service", "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=oneshot\nExecStart=/bin/true\n"),
+    ]);
+    engine.until("watching", || engine.state("spool.path") == "active/waiting" && engine.state("changed.path") == "active/waiting");
+    assert!(engine.path("spool").is_dir());
+    std::fs::create_dir_all(engine.path("watched/deep")).unwrap();
+    std::fs::write(engine.path("watched/deep/file"), "1").unwrap();
+    engine.until("the first change", || engine.read("changes").lines().count() == 1);
+    // While the service runs: not lost.
+    std::fs::write(engine.path("watched/deep/file"), "2").unwrap();
+    engine.until("the second change", || engine.read("changes").lines().count() == 2);
+    for name in ["a", "b", "c"] {
+        std::fs::write(engine.path(&format!("in-{name}")), format!("{name}\n")).unwrap();
+        std::fs::rename(engine.path(&format!("in-{name}")), engine.path(&format!("spool/{name}"))).unwrap();
+    }
+    engine.until("an empty spool", || engine.read("work").lines().count() == 3);
+    engine.until("waiting", || engine.state("spool.path") == "active/waiting");
+    // What is always so is not started for ever.
+    std::fs::write(engine.path("flag"), "").unwrap();
+    engine.until("the trigger limit", || engine.state("exists.path") == "failed/failed");
+    assert!(engine.log().contains("triggered too often"), "{}", engine.log());
+    assert_eq!(engine.job("stop", "changed.path"), "done");
+    std::fs::write(engine.path("watched/deep/file"), "3").unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(engine.read("changes").lines().count(), 2, "a stopped path unit sees nothing");
+}
+
+#[test]
+fn each_connection_gets_a_service_of_its_own_that_is_forgotten() {
+    use std::io::Read;
+    let engine = Engine::start(&[
+        ("default.target", "[Unit]\nWants=echo.socket\n"),
+        ("echo.socket", "[Socket]\nListenStream=@/run/echo.sock\nAccept=yes\nMaxConnections=2\n"),
+        ("echo@.service", "[Service]\nStandardInput=socket\nStandardOutput=socket\nStandardError=null\nExecStart=-/bin/cat\n"),
+    ]);
+    engine.until("listening", || engine.state("echo.socket") == "active/listening");
+    let connect = || UnixStream::connect(engine.path("run/echo.sock")).unwrap();
+    let echo = |stream: &mut UnixStream| {
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        if stream.write_all(b"hello\n").is_err() {
+            return false;
+        }
+        let mut answer = [0_u8; 6];
+        stream.read_exact(&mut answer).map(|()| answer == *b"hello\n").unwrap_or(false)
+    };
+    let (mut first, mut second) = (connect(), connect());
+    assert!(echo(&mut first) && echo(&mut second));
+    assert_eq!(engine.show("echo.socket", "StatusText"), "Accepted: 2; Connected: 2");
+    let mut third = connect();
+    assert!(!echo(&mut third), "MaxConnections=");
+    drop((first, second));
+    engine.until("the end of both", || engine.show("echo.socket", "StatusText") == "Accepted: 3; Connected: 0");
+    for _ in 0..20 {
+        assert!(echo(&mut connect()));
+        engine.until("its end", || engine.show("echo.socket", "StatusText").ends_with("Connected: 0"));
+    }
+    let all = || engine.ask(&json!({"request": "list-units", "all": true, "patterns": ["echo@*"]}));
+    engine.until("that nothing is left of them", || all().len() == 1);
+    assert_eq!(engine.state("echo.socket"), "active/listening");
+}
+
+#[test]
+fn a_direct_restart_is_hidden_from_what_is_bound_to_it() {
+    let engine = Engine::start(&[
+        ("default.target", "[Unit]\n"),
+        (
+            "flaky.service",
+            "[Service]\nRestart=always\nRestartSec=100ms\nRestartMode=direct\nExecStart=/bin/sh -c 'echo up >> @/ups; exec sleep 1000'\n",
+        ),
+        ("bound.service", "[Unit]\nBindsTo=flaky.service\nAfter=flaky.service\n[Service]\nExecStart=/bin/sleep 1000\n"),
+    ]);
+    assert_eq!(engine.job("start", "bound.service"), "done");
+    let pid = engine.pid("bound.service");
+    engine.until("the first start", || engine.read("ups").lines().count() == 1);
+    assert!(Command::new("kill").args(["-KILL", &engine.pid("flaky.service").to_string()]).status().unwrap().success());
+    engine.until("the second start", || engine.read("ups").lines().count() == 2);
+    engine.until("up", || engine.state("flaky.service") == "active/running");
+    assert_eq!((engine.state("bound.service").as_str(), engine.pid("bound.service")), ("active/running", pid));
+}
+
+#[test]
+#[ignore = "a measurement: cargo test -p init --test unit_engine -- --ignored --nocapture memory"]
+fn memory_of_the_engine_with_a_thousand_units() {
+    let names: Vec<String> = (0..1000).map(|number| format!("unit{number}.service")).collect();
+    let default = format!("[Unit]\nAfter={}\n", names.join(" "));
+    let text = "[Unit]\nDescription=One of many\nAfter=basic.target\n[Service]\nType=notify\nExecStartPre=-/usr/bin/docker rm -f %N\n\
+                ExecStart=/usr/bin/docker run --name %N -p 80:80 example.org/image:latest\nRestart=always\nRestartSec=5\nLimitNOFILE=65536\n";
+    let mut units: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), text)).collect();
+    units.push(("default.target", &default));
+    let engine = Engine::start(&units);
+    engine.until("boot-complete", || engine.log().contains("garboard: boot-complete"));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", engine.child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let kib: u32 = line.trim().trim_end_matches(" kB").parse().unwrap();
+    println!("bench: units-memory {:.1} MiB with 1,000 units (limit 8 MiB)", f64::from(kib) / 1024.0);
+    assert!(kib < 8 * 1024, "{line}");
 }

@@ -10,6 +10,7 @@ pub mod calendar;
 pub mod command;
 pub mod condition;
 pub mod defaults;
+mod dependencies;
 pub mod diagnostic;
 pub mod directives;
 pub mod environment;

@@ -1,10 +1,12 @@
 //! Everything there is to say about a unit before it runs: `systemctl verify`, and the build's checks.
 
+use crate::calendar::CalendarZone;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::exec::ExecCommand;
 use crate::loader::Loader;
 use crate::name::{UnitKind, UnitName};
 use crate::source::UnitSource;
+use crate::timer::TimerTrigger;
 use crate::unit::{Config, DependencyKind, LoadState, Unit};
 
 /// Findings for a unit and for what it needs. `exists` answers whether a program is there (given a path, or a bare name
@@ -25,6 +27,16 @@ pub fn verify<S: UnitSource>(loader: &Loader<S>, name: &UnitName, exists: impl F
     for (key, command) in commands(&unit) {
         if !command.ignore_failure && !command.path.is_empty() && !exists(&command.path) {
             say(Severity::Error, key, format!("{}: {key}={}: there is no such program", unit.name, command.path));
+        }
+    }
+    if let Config::Timer(timer) = &unit.config {
+        for trigger in &timer.triggers {
+            if let TimerTrigger::Calendar(spec) = trigger
+                && let CalendarZone::Named(zone) = &spec.zone
+                && !exists(&format!("/usr/share/zoneinfo/{zone}"))
+            {
+                say(Severity::Warning, "OnCalendar", format!("{}: OnCalendar={}: there is no time zone {zone}", unit.name, spec.text));
+            }
         }
     }
     for kind in [DependencyKind::Requires, DependencyKind::BindsTo, DependencyKind::Requisite, DependencyKind::Triggers] {
@@ -83,6 +95,19 @@ mod tests {
     use super::*;
     use crate::memory::MemorySource;
     use crate::specifier::HostFacts;
+
+    #[test]
+    fn a_time_zone_that_is_not_there_is_named() {
+        let lib = "/usr/lib/systemd/system";
+        let source = MemorySource::default()
+            .file(&format!("{lib}/a.service"), "[Service]\nExecStart=/bin/a\n")
+            .file(&format!("{lib}/sysinit.target"), "[Unit]\n")
+            .file(&format!("{lib}/a.timer"), "[Timer]\nOnCalendar=daily Europe/Berlin\nOnCalendar=daily Nowhere/City\n");
+        let loader = Loader::new(source, HostFacts::default());
+        let found = verify(&loader, &UnitName::parse("a.timer").unwrap(), |path| path == "/usr/share/zoneinfo/Europe/Berlin");
+        let text: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(text, ["a.timer: OnCalendar=daily Nowhere/City: there is no time zone Nowhere/City"]);
+    }
 
     #[test]
     fn what_is_missing_is_named() {

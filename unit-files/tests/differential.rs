@@ -101,6 +101,195 @@ fn exit_statuses_have_systemds_names() {
     assert!(compared > 60, "{output}");
 }
 
+/// One of these, often the first.
+fn field(random: &mut Numbers, numbers: &[&str]) -> String {
+    let mut out = String::new();
+    loop {
+        match random.below(8) {
+            0..3 => return if out.is_empty() { "*".to_owned() } else { out + random.pick(numbers) },
+            3..6 => out.push_str(random.pick(numbers)),
+            6 => out = format!("{out}{}/{}", random.pick(numbers), random.pick(numbers)),
+            _ => {
+                out = format!("{out}{}..{}", random.pick(numbers), random.pick(numbers));
+                if random.below(3) == 0 {
+                    out = format!("{out}/{}", random.pick(numbers));
+                }
+            }
+        }
+        if random.below(3) > 0 {
+            return out;
+        }
+        out.push(',');
+    }
+}
+
+const ZONES: [&str; 10] = [
+    "UTC",
+    "Europe/Berlin",
+    "America/New_York",
+    "Australia/Lord_Howe",
+    "Africa/Cairo",
+    "Asia/Kathmandu",
+    "America/St_Johns",
+    "Pacific/Chatham",
+    "Asia/Tehran",
+    "Atlantic/Azores",
+];
+
+/// A calendar expression, mostly valid.
+fn expression(random: &mut Numbers) -> String {
+    let fixed =
+        ["minutely", "hourly", "daily", "weekly", "monthly", "quarterly", "yearly", "semiannually", "@1790000000", "Mon", "nonsense"];
+    let days = ["Mon", "tue", "Wednesday", "Thu", "FRI", "Sat", "Sunday", "Mon..Fri", "Sat,Sun", "Tue-Thu", "Fri..Mon", "Mon,", "x"];
+    let mut text = match random.below(10) {
+        0 => random.pick(&fixed).to_owned(),
+        _ => {
+            let mut parts = Vec::new();
+            if random.below(3) == 0 {
+                parts.push(random.pick(&days).to_owned());
+            }
+            let time = random.below(4) > 0;
+            if random.below(3) > 0 || !time {
+                let day = field(random, &["1", "2", "7", "15", "28", "29", "30", "31", "3", "32", "0"]);
+                let month = field(random, &["1", "2", "3", "5", "10", "12", "4", "13"]);
+                let separator = random.pick(&["-", "-", "~"]);
+                let year = field(random, &["2026", "2027", "2024", "30", "2199", "99", "2200", "2028"]);
+                parts.push(if random.below(2) == 0 {
+                    format!("{year}-{month}{separator}{day}")
+                } else {
+                    format!("{month}{separator}{day}")
+                });
+            }
+            if time {
+                let hour = field(random, &["0", "1", "2", "3", "12", "23", "5", "24"]);
+                let minute = field(random, &["0", "15", "30", "59", "5", "10", "60"]);
+                let second = field(random, &["0", "30", "59", "1.5", "0.25", "15", "10", "59.9999999"]);
+                parts.push(if random.below(2) == 0 { format!("{hour}:{minute}") } else { format!("{hour}:{minute}:{second}") });
+            }
+            parts.join(random.pick(&[" ", " ", " ", "  "]))
+        }
+    };
+    if random.below(2) == 0 {
+        text = format!("{text} {}", random.pick(&ZONES));
+    }
+    if random.below(20) == 0 {
+        let at = random.below(text.len() + 1);
+        text.insert_str(at, random.pick(&["-", ":", ",", "/", "..", "~", "*", " ", "9"]));
+    }
+    text
+}
+
+fn zone(name: &str) -> unit_files::calendar::Zone {
+    unit_files::calendar::Zone::from_tzif(name, &std::fs::read(format!("/usr/share/zoneinfo/{name}")).unwrap()).unwrap()
+}
+
+/// Days around which clocks change somewhere, and others.
+const BASES: [&str; 12] = [
+    "2026-03-28 20:59:59 UTC",
+    "2026-03-29 00:30:00 UTC",
+    "2026-10-25 00:10:00 UTC",
+    "2026-10-25 01:20:00 UTC",
+    "2026-11-01 05:30:30 UTC",
+    "2026-03-08 06:59:59 UTC",
+    "2026-04-04 14:45:00 UTC",
+    "2026-10-03 15:10:00 UTC",
+    "2026-04-23 21:30:00 UTC",
+    "2024-02-28 23:59:59 UTC",
+    "2027-12-31 23:00:00 UTC",
+    "2038-01-19 03:14:07 UTC",
+];
+
+#[test]
+fn calendar_expressions_come_round_when_systemd_says() {
+    use unit_files::calendar::{CalendarSpec, CalendarZone, Zone};
+    const ROUNDS: usize = 3;
+    let mut random = Numbers(3);
+    let (mut accepted, mut refused) = (0, 0);
+    let mut differences: Vec<String> = Vec::new();
+    for round in 0..60 {
+        let base = BASES[round % BASES.len()];
+        let texts: Vec<String> = (0..50).map(|_| expression(&mut random)).filter(|text| !text.is_empty()).collect();
+        let iterations = format!("--iterations={ROUNDS}");
+        let output = match Command::new("systemd-analyze")
+            .args(["calendar", &iterations, "--base-time", base, "--"])
+            .args(&texts)
+            .env("TZ", "UTC")
+            .env("LC_ALL", "C.UTF-8")
+            .output()
+        {
+            Ok(output) => output,
+            Err(_) => {
+                eprintln!("systemd-analyze is not installed: nothing compared");
+                return;
+            }
+        };
+        let failures = String::from_utf8(output.stderr).unwrap();
+        let answers = String::from_utf8(output.stdout).unwrap();
+        // What it is content with, one block each: the normalised form and the next times.
+        let mut blocks: Vec<(String, Vec<String>)> = Vec::new();
+        for line in answers.lines() {
+            let Some((name, value)) = line.split_once(": ") else { continue };
+            match name.trim() {
+                "Normalized form" => blocks.push((value.to_owned(), Vec::new())),
+                "Next elapse" if value == "never" => {}
+                name if name == "Next elapse" || name.starts_with("Iter.") => blocks.last_mut().unwrap().1.push(value[4..].to_owned()),
+                _ => {}
+            }
+        }
+        let mut blocks = blocks.into_iter();
+        let from = CalendarSpec::parse(base).unwrap().next_after(0, &Zone::utc()).unwrap();
+        for text in &texts {
+            let ours = CalendarSpec::parse(text);
+            if failures.contains(&format!("'{text}'")) {
+                refused += 1;
+                let last = text.rsplit(' ').next().unwrap();
+                let unknown_zone = last.starts_with(|c: char| c.is_ascii_alphabetic()) && !ZONES.contains(&last);
+                // systemd takes three days off the longest month again for each further number of a list (`~2,28` but not `~28`).
+                let shrunk = text.contains('~') && text.contains(',');
+                if let Ok(spec) = ours
+                    && !unknown_zone
+                    && !shrunk
+                {
+                    differences.push(format!("{text:?}: systemd refuses it, we read {spec}"));
+                }
+                continue;
+            }
+            accepted += 1;
+            let (normal, times) = blocks.next().unwrap_or_else(|| panic!("no answer for {text:?}: {failures}"));
+            let spec = match ours {
+                Ok(spec) if spec.to_string() == normal => spec,
+                other => {
+                    differences.push(format!("{text:?}: systemd reads {normal}, we {other:?}"));
+                    continue;
+                }
+            };
+            let zone = match &spec.zone {
+                CalendarZone::Named(name) => zone(name),
+                _ => Zone::utc(),
+            };
+            let mut at = from;
+            let mut next = Vec::new();
+            while next.len() < ROUNDS {
+                let Some(found) = spec.next_after(at, &zone) else { break };
+                next.push(when(found));
+                at = found;
+            }
+            if next != times {
+                differences.push(format!("{text:?} ({normal}) from {base}: systemd {times:?}, we {next:?}"));
+            }
+        }
+    }
+    assert!(differences.is_empty(), "{} differences:\n{}", differences.len(), differences.join("\n"));
+    assert!(accepted > 1000 && refused > 200, "{accepted} {refused}");
+    eprintln!("{accepted} expressions compared, {refused} refused by both");
+}
+
+/// As systemd-analyze prints it.
+fn when(usec: u64) -> String {
+    let time = jiff::Timestamp::from_microsecond(i64::try_from(usec).unwrap()).unwrap();
+    time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
 /// Lines for `[Service]`, valid or not.
 const LINES: [&str; 40] = [
     "Type=oneshot",

@@ -2,12 +2,19 @@
 
 use std::collections::HashMap;
 
+use unit_files::calendar::{CalendarSpec, Zone};
+
 use super::args::Options;
 use super::{Failure, Outcome, human, pid1};
 use crate::engine::protocol::{Analysis, Reply, Request, UnitTiming};
 
-/// `analyze [time|blame|critical-chain [UNIT]]`.
+/// `analyze [time|blame|critical-chain [UNIT]|calendar EXPRESSION...]`.
 pub(super) fn analyze(options: &Options, operands: &[String]) -> Outcome {
+    if let [word, expressions @ ..] = operands
+        && word == "calendar"
+    {
+        return calendar(expressions, options.lines.unwrap_or(3));
+    }
     let answer = pid1::ask(&Request::Analyze, false)?;
     let analysis = answer.replies.into_iter().find_map(|reply| match reply {
         Reply::Analysis(analysis) => Some(analysis),
@@ -23,10 +30,46 @@ pub(super) fn analyze(options: &Options, operands: &[String]) -> Outcome {
         [word] if word == "blame" => blame(&analysis, usize::MAX),
         [word] if word == "critical-chain" => critical_chain(&analysis, None),
         [word, unit] if word == "critical-chain" => critical_chain(&analysis, Some(&pid1::name(unit)?)),
-        _ => return Err(Failure { message: "systemctl: analyze takes 'time', 'blame' or 'critical-chain [UNIT]'".to_owned(), code: 2 }),
+        _ => {
+            return Err(Failure {
+                message: "systemctl: analyze takes 'time', 'blame', 'critical-chain [UNIT]' or 'calendar EXPRESSION...'".to_owned(),
+                code: 2,
+            });
+        }
     };
     human::emit(&text);
     Ok(0)
+}
+
+/// What `OnCalendar=` expressions mean, and when they come round next; nothing of PID 1 is needed for it.
+fn calendar(expressions: &[String], times: usize) -> Outcome {
+    if expressions.is_empty() {
+        return Err(Failure { message: "systemctl: analyze calendar needs an expression".to_owned(), code: 2 });
+    }
+    for expression in expressions {
+        let spec = CalendarSpec::parse(expression).map_err(|why| Failure::new(format!("systemctl: {why}")))?;
+        let zone = crate::engine::time_zone(&spec.zone)
+            .ok_or_else(|| Failure::new(format!("systemctl: {expression:?}: there is no such time zone")))?;
+        human::emit(&upcoming(&spec, &zone, human::now(), times));
+    }
+    Ok(0)
+}
+
+fn upcoming(spec: &CalendarSpec, zone: &Zone, now: u64, times: usize) -> String {
+    let mut out = format!("  Original form: {}\nNormalized form: {spec}\n", spec.text);
+    let mut at = now;
+    for number in 0..times {
+        match spec.next_after(at, zone) {
+            None if number == 0 => out.push_str("    Next elapse: never\n"),
+            None => break,
+            Some(next) => {
+                let title = if number == 0 { "Next elapse".to_owned() } else { format!("Iteration {}", number + 1) };
+                out.push_str(&format!("{title:>15}: {} ({})\n", human::timestamp(next), human::distance(next, now)));
+                at = next;
+            }
+        }
+    }
+    out
 }
 
 /// The phases, each with how long it took.
@@ -143,6 +186,20 @@ mod tests {
             ["multi-user.target @4.500s", "└─docker.service @4.500s +3s", "  └─fast.service @1.510s +10ms", "    └─basic.target @1.500s"]
         );
         assert!(critical_chain(&boot(), Some("x.service")).contains("was not started"));
+    }
+
+    #[test]
+    fn calendar_expressions_are_explained() {
+        let spec = CalendarSpec::parse("daily UTC").unwrap();
+        let text = upcoming(&spec, &Zone::utc(), 1_795_316_400_000_000, 2);
+        assert!(
+            text.starts_with("  Original form: daily UTC\nNormalized form: *-*-* 00:00:00 UTC\n    Next elapse: Mon 2026-11-23"),
+            "{text}"
+        );
+        assert!(text.contains("(in 21h)\n    Iteration 2: Tue 2026-11-24"), "{text}");
+        let never = CalendarSpec::parse("02-30").unwrap();
+        assert!(upcoming(&never, &Zone::utc(), 0, 3).ends_with("Next elapse: never\n"));
+        assert_eq!(calendar(&["whenever".to_owned()], 1).unwrap_err().code, 1);
     }
 
     #[test]

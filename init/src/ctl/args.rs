@@ -51,7 +51,7 @@ Units:     list-units list-sockets list-timers list-jobs list-dependencies statu
            isolate kill reset-failed cancel
 Files:     list-unit-files is-enabled enable disable reenable preset mask unmask link
            add-wants add-requires get-default set-default
-Machine:   daemon-reload analyze [blame|critical-chain] poweroff reboot halt kexec
+Machine:   daemon-reload analyze [blame|critical-chain|calendar EXPR] poweroff reboot halt kexec
            rescue emergency default show-environment set-environment unset-environment
 
   -t --type=TYPE        -a --all           --state=STATE     --failed

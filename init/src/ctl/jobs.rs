@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn only_what_went_wrong_is_told() {
-        let job = JobInfo { id: 1, unit: "a.service".into(), kind: "start".into(), running: true };
+        let job = JobInfo { id: 1, unit: "a.service".into(), kind: "start".into(), running: true, waits_for: Vec::new() };
         let done = |result| Reply::JobDone { job: job.clone(), result };
         let answer = |result| Answer { replies: vec![Reply::JobQueued(job.clone()), done(result)], warnings: Vec::new() };
         assert!(report(&answer(JobResult::Done)).is_empty());

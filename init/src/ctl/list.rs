@@ -106,9 +106,13 @@ pub(super) fn jobs(options: &Options) -> Outcome {
         return Ok(0);
     }
     let state = |running| if running { "running" } else { "waiting" };
-    let rows: Vec<Vec<String>> =
-        jobs.iter().map(|job| vec![job.id.to_string(), job.unit.clone(), job.kind.clone(), state(job.running).to_owned()]).collect();
-    human::emit(&table(&["JOB", "UNIT", "TYPE", "STATE"], &rows, !options.no_legend));
+    let rows: Vec<Vec<String>> = jobs
+        .iter()
+        .map(|job| {
+            vec![job.id.to_string(), job.unit.clone(), job.kind.clone(), state(job.running).to_owned(), super::status::few(&job.waits_for)]
+        })
+        .collect();
+    human::emit(&table(&["JOB", "UNIT", "TYPE", "STATE", "WAITS FOR"], &rows, !options.no_legend));
     if !options.no_legend {
         human::emit(&format!("\n{} jobs listed.\n", rows.len()));
     }

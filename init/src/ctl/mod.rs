@@ -9,6 +9,7 @@ use std::process::ExitCode;
 mod analyze;
 mod args;
 mod files;
+pub mod hostnamectl;
 mod human;
 mod jobs;
 mod list;
@@ -18,6 +19,7 @@ mod power;
 mod show;
 mod status;
 mod table;
+pub mod timedatectl;
 
 use args::Command;
 

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use unit_files::UnitName;
+
 use super::args::Options;
+use super::files::FileView;
 use super::{Failure, Outcome, human, pid1};
 use crate::engine::protocol::{ActiveState, LoadState, Reply, Request, UnitStatus};
 
 /// `show`.
 pub(super) fn show(options: &Options, operands: &[String]) -> Outcome {
     let answer = pid1::ask(&Request::Show { units: pid1::names(operands)? }, false)?;
-    let units: Vec<BTreeMap<String, String>> = answer
+    let mut units: Vec<BTreeMap<String, String>> = answer
         .replies
         .into_iter()
         .filter_map(|reply| match reply {
@@ -17,11 +20,46 @@ pub(super) fn show(options: &Options, operands: &[String]) -> Outcome {
             _ => None,
         })
         .collect();
+    let clocks = Clocks { wall: human::now(), monotonic: monotonic() };
+    let asked = |name: &str| options.properties.is_empty() || options.properties.iter().any(|property| property == name);
+    let files = asked("UnitFileState").then(|| FileView::new(options));
+    for properties in &mut units {
+        add_timestamps(properties, clocks);
+        let name = properties.get("Id").and_then(|name| UnitName::parse(name).ok());
+        if let Some(state) = name.and_then(|name| files.as_ref()?.state(&name)) {
+            properties.insert("UnitFileState".to_owned(), state.to_owned());
+        }
+    }
     if options.json {
         return human::emit_json(&units.iter().map(|properties| wanted(properties, options)).collect::<Vec<_>>());
     }
     human::emit(&units.iter().map(|properties| render(properties, options)).collect::<Vec<_>>().join("\n"));
     Ok(0)
+}
+
+/// Two clocks read at once.
+#[derive(Debug, Clone, Copy)]
+struct Clocks {
+    wall: u64,
+    monotonic: u64,
+}
+
+fn monotonic() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(time.tv_nsec / 1000).unwrap_or(0)
+}
+
+/// `...Timestamp`, for people, from `...TimestampMonotonic`, as PID 1 has it.
+fn add_timestamps(properties: &mut BTreeMap<String, String>, clocks: Clocks) {
+    let mut more = Vec::new();
+    for (name, value) in &*properties {
+        let (Some(name), Ok(at)) = (name.strip_suffix("Monotonic").filter(|name| name.ends_with("Timestamp")), value.parse::<u64>()) else {
+            continue;
+        };
+        let text = if at == 0 { String::new() } else { human::timestamp(clocks.wall.saturating_sub(clocks.monotonic.saturating_sub(at))) };
+        more.push((name.to_owned(), text));
+    }
+    properties.extend(more);
 }
 
 /// The properties asked for, in the order asked; all when none was.
@@ -145,6 +183,17 @@ pub(super) mod tests {
         assert_eq!(active_lines(std::slice::from_ref(&failed)), (vec!["failed"], 3));
         assert_eq!(active_lines(std::slice::from_ref(&missing)), (vec!["inactive"], 4));
         assert_eq!(active_lines(&[failed, running]).1, 0, "one is enough");
+    }
+
+    #[test]
+    fn times_are_for_people_too() {
+        let mut properties = BTreeMap::from([
+            ("ActiveEnterTimestampMonotonic".to_owned(), "4000000".to_owned()),
+            ("InactiveEnterTimestampMonotonic".to_owned(), "0".to_owned()),
+        ]);
+        add_timestamps(&mut properties, Clocks { wall: 1_795_316_406_000_000, monotonic: 10_000_000 });
+        assert!(properties["ActiveEnterTimestamp"].starts_with("Sun 2026-11-22"), "{properties:?}");
+        assert_eq!(properties["InactiveEnterTimestamp"], "");
     }
 
     #[test]

@@ -77,6 +77,13 @@ fn exit_code(units: &[UnitStatus]) -> u8 {
     }
 }
 
+/// The first names of a list, and how many more there are.
+pub(super) fn few(names: &[String]) -> String {
+    let shown: Vec<&str> = names.iter().take(3).map(String::as_str).collect();
+    let more = names.len() - shown.len();
+    if more > 0 { format!("{} and {more} more", shown.join(", ")) } else { shown.join(", ") }
+}
+
 struct Fields {
     out: String,
 }
@@ -113,13 +120,24 @@ fn render(unit: &UnitStatus, enabled: Option<&'static str>, now: u64, colour: bo
     }
     fields.put("Active", &active(unit, now, colour));
     if let Some(job) = &unit.job {
-        fields.put("Job", &format!("{} ({}{})", job.id, job.kind, if job.running { "" } else { ", waiting" }));
+        let waits = match job.waits_for.as_slice() {
+            _ if job.running => String::new(),
+            [] => ", waiting".to_owned(),
+            others => format!(", waiting for {}", few(others)),
+        };
+        fields.put("Job", &format!("{} ({}{waits})", job.id, job.kind));
     }
     if let Some(condition) = unit.condition_failed.as_deref().filter(|_| unit.active == ActiveState::Inactive) {
         fields.put("Condition", &format!("start condition unmet: {condition}"));
     }
     for (position, trigger) in unit.triggered_by.iter().enumerate() {
         if position == 0 { fields.put("Triggered", &format!("by {trigger}")) } else { fields.more(&format!("by {trigger}")) }
+    }
+    if let Some(next) = unit.next_usec {
+        fields.put("Trigger", &format!("{}; {}", human::timestamp(next), human::distance(next, now)));
+    }
+    for (position, other) in unit.triggers.iter().enumerate() {
+        if position == 0 { fields.put("Triggers", other) } else { fields.more(other) }
     }
     for (position, page) in unit.documentation.iter().enumerate() {
         if position == 0 { fields.put("Docs", page) } else { fields.more(page) }
@@ -290,6 +308,30 @@ mod tests {
             └─8 containerd
 ";
         assert_eq!(render(&docker, Some("enabled"), 0, false), expected);
+    }
+
+    #[test]
+    fn the_page_of_a_timer_says_when() {
+        let mut timer = unit("a.timer", LoadState::Loaded, ActiveState::Active);
+        timer.next_usec = Some(1_795_316_400_000_000);
+        timer.triggers = vec!["a.service".into()];
+        let page = render(&timer, None, 1_795_316_340_000_000, false);
+        assert!(page.contains("   Trigger: Sun 2026-11-22") && page.contains("; in 1min\n  Triggers: a.service\n"), "{page}");
+    }
+
+    #[test]
+    fn the_page_of_a_job_that_waits_says_for_what() {
+        let mut waits = unit("a.service", LoadState::Loaded, ActiveState::Inactive);
+        let others = ["b", "c", "d", "e", "f"].map(|name| format!("{name}.service")).to_vec();
+        waits.job = Some(crate::engine::protocol::JobInfo {
+            id: 7,
+            unit: "a.service".into(),
+            kind: "start".into(),
+            running: false,
+            waits_for: others,
+        });
+        let page = render(&waits, None, 0, false);
+        assert!(page.contains("Job: 7 (start, waiting for b.service, c.service, d.service and 2 more)"), "{page}");
     }
 
     #[test]

@@ -251,7 +251,13 @@ impl Manager {
     pub fn control_job_done(&mut self, end: &Finished) {
         let waiting: Vec<u32> =
             self.control.clients.iter().filter(|(_, client)| client.jobs.contains(&end.job.id)).map(|(id, _)| *id).collect();
-        let job = JobInfo { id: end.job.id, unit: self.name(end.unit), kind: end.job.kind.as_str().to_owned(), running: end.job.running };
+        let job = JobInfo {
+            id: end.job.id,
+            unit: self.name(end.unit),
+            kind: end.job.kind.as_str().to_owned(),
+            running: end.job.running,
+            waits_for: Vec::new(),
+        };
         for id in waiting {
             let Some(client) = self.control.clients.get_mut(&id) else { continue };
             client.jobs.remove(&end.job.id);
@@ -447,6 +453,12 @@ impl Manager {
                 socket.triggers.reset();
                 if socket.state == super::sockets::SocketState::Failed {
                     socket.state = super::sockets::SocketState::Dead;
+                }
+            }
+            Kind::Path(path) => {
+                path.triggers.reset();
+                if path.state == super::path_units::PathState::Failed {
+                    path.state = super::path_units::PathState::Dead;
                 }
             }
             Kind::Mount(mount) if mount.state == super::mounts::MountState::Failed => mount.state = super::mounts::MountState::Dead,

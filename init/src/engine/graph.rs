@@ -42,6 +42,36 @@ pub enum Dep {
 }
 
 impl Dep {
+    /// Every kind.
+    pub const ALL: [Self; 26] = [
+        Self::Requires,
+        Self::RequiredBy,
+        Self::Requisite,
+        Self::RequisiteOf,
+        Self::Wants,
+        Self::WantedBy,
+        Self::BindsTo,
+        Self::BoundBy,
+        Self::PartOf,
+        Self::ConsistsOf,
+        Self::Upholds,
+        Self::UpheldBy,
+        Self::Conflicts,
+        Self::ConflictedBy,
+        Self::Before,
+        Self::After,
+        Self::OnFailure,
+        Self::OnFailureOf,
+        Self::OnSuccess,
+        Self::OnSuccessOf,
+        Self::Triggers,
+        Self::TriggeredBy,
+        Self::PropagatesReloadTo,
+        Self::ReloadPropagatedFrom,
+        Self::PropagatesStopTo,
+        Self::StopPropagatedFrom,
+    ];
+
     /// The same edge seen from the other unit.
     #[must_use]
     pub fn inverse(self) -> Self {
@@ -83,12 +113,21 @@ pub struct Graph {
     numbers: HashMap<String, UnitId>,
     aliases: HashMap<String, UnitId>,
     edges: BTreeMap<(UnitId, Dep), BTreeSet<UnitId>>,
+    /// Numbers of units that were forgotten.
+    free: Vec<UnitId>,
 }
 
 impl Graph {
     /// The unit of this name, made if it is new.
     pub fn intern(&mut self, name: &str) -> UnitId {
         if let Some(&id) = self.numbers.get(name) {
+            return id;
+        }
+        if let Some(id) = self.free.pop()
+            && let Some(slot) = self.names.get_mut(id.0 as usize)
+        {
+            name.clone_into(slot);
+            self.numbers.insert(name.to_owned(), id);
             return id;
         }
         #[allow(clippy::cast_possible_truncation)] // Four billion unit names do not fit in memory.
@@ -137,6 +176,26 @@ impl Graph {
         self.edges.get(&(unit, dep)).is_some_and(|set| set.contains(&other))
     }
 
+    /// Forgets a unit and its edges; its number may be given to another.
+    pub fn forget(&mut self, unit: UnitId) {
+        for dep in Dep::ALL {
+            for other in self.edges.remove(&(unit, dep)).into_iter().flatten() {
+                if let Some(set) = self.edges.get_mut(&(other, dep.inverse())) {
+                    set.remove(&unit);
+                    if set.is_empty() {
+                        self.edges.remove(&(other, dep.inverse()));
+                    }
+                }
+            }
+        }
+        self.aliases.retain(|_, other| *other != unit);
+        if let Some(name) = self.names.get_mut(unit.0 as usize) {
+            self.numbers.remove(name.as_str());
+            name.clear();
+            self.free.push(unit);
+        }
+    }
+
     /// Forgets all edges and aliases; names stay.
     pub fn clear_edges(&mut self) {
         self.edges.clear();
@@ -147,5 +206,25 @@ impl Graph {
     pub fn units(&self) -> impl Iterator<Item = UnitId> + use<> {
         #[allow(clippy::cast_possible_truncation)]
         (0..self.names.len() as u32).map(UnitId)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forgotten_unit_leaves_no_edge_and_its_number_is_used_again() {
+        let mut graph = Graph::default();
+        let (a, b, c) = (graph.intern("a"), graph.intern("b"), graph.intern("c"));
+        graph.add(a, Dep::Requires, b);
+        graph.add(c, Dep::After, b);
+        graph.alias("bee", b);
+        graph.forget(b);
+        assert_eq!((graph.find("b"), graph.find("bee")), (None, None));
+        assert!(Dep::ALL.iter().all(|dep| graph.of(a, *dep).chain(graph.of(c, *dep)).next().is_none()));
+        assert_eq!(graph.intern("d"), b);
+        assert_eq!(graph.name(b), "d");
+        assert!(Dep::ALL.iter().all(|dep| dep.inverse().inverse() == *dep));
     }
 }

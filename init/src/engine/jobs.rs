@@ -109,11 +109,23 @@ impl Queue {
     }
 
     fn may_run(&self, graph: &Graph, unit: UnitId, job: Job) -> bool {
+        self.in_the_way(graph, unit, job).next().is_none()
+    }
+
+    /// Units whose jobs come before the waiting job of this one.
+    pub fn waits_for(&self, graph: &Graph, unit: UnitId) -> Vec<UnitId> {
+        match self.get(unit) {
+            Some(job) if !job.running => self.in_the_way(graph, unit, job).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn in_the_way<'a>(&'a self, graph: &'a Graph, unit: UnitId, job: Job) -> impl Iterator<Item = UnitId> + 'a {
         let stops = |kind: JobKind| matches!(kind, JobKind::Stop | JobKind::Restart);
         // Starts in order, stops in reverse, and stops before starts: of two ordered jobs the later unit's goes first if it stops.
-        let waits_for_earlier = |other: UnitId| self.jobs.contains_key(&other) && !stops(job.kind);
-        let waits_for_later = |other: UnitId| self.jobs.get(&other).is_some_and(|other| stops(other.kind));
-        !graph.of(unit, Dep::After).any(waits_for_earlier) && !graph.of(unit, Dep::Before).any(waits_for_later)
+        let earlier = graph.of(unit, Dep::After).filter(move |other| self.jobs.contains_key(other) && !stops(job.kind));
+        let later = graph.of(unit, Dep::Before).filter(move |other| self.jobs.get(other).is_some_and(|other| stops(other.kind)));
+        earlier.chain(later)
     }
 
     /// Notes that a job has begun.

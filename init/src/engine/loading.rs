@@ -7,22 +7,19 @@ use std::rc::Rc;
 
 use unit_files::defaults::orders_after;
 use unit_files::loader::Loader;
-use unit_files::source::{Entry, EntryKind, SourceError, UnitSource};
 use unit_files::specifier::HostFacts;
-use unit_files::{Config, DependencyKind, LoadState, UnitName};
+use unit_files::{Config, DependencyKind, FsSource, LoadState, UnitName};
 
 use super::graph::{Dep, UnitId};
 use super::manager::{Kind, Manager, Runtime};
 use super::mounts::MountUnit;
+use super::path_units::PathUnit;
 use super::paths::Paths;
 use super::protocol::ActiveState;
 use super::restart::StartLimiter;
 use super::sockets::SocketUnit;
 use super::timers::TimerUnit;
 use crate::boot::BootContext;
-
-/// Largest unit file that is read.
-const MAX_FILE: u64 = 4 * 1024 * 1024;
 
 /// Targets that default dependencies name: they are there even when an image ships no file for them, since without them nothing at
 /// all could be started.
@@ -51,13 +48,7 @@ const BUILT_IN: [&str; 17] = [
 pub(super) struct Files {
     directories: Vec<String>,
     facts: HostFacts,
-    loader: Loader<Disk>,
-}
-
-/// Unit directories on disk.
-#[derive(Debug)]
-struct Disk {
-    directories: Vec<String>,
+    loader: Loader<FsSource>,
 }
 
 impl Files {
@@ -74,80 +65,19 @@ impl Files {
             facts.set_os_release(&bytes);
         }
         let directories = paths.units.clone();
-        let loader = Loader::new(Disk { directories: directories.clone() }, facts.clone());
+        let loader = Loader::new(disk(&directories), facts.clone());
         Self { directories, facts, loader }
     }
 
     /// Sees what has changed on disk.
     fn refresh(&mut self) {
         self.facts.host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
-        self.loader = Loader::new(Disk { directories: self.directories.clone() }, self.facts.clone());
+        self.loader = Loader::new(disk(&self.directories), self.facts.clone());
     }
 }
 
-fn error(path: &str) -> impl FnOnce(std::io::Error) -> SourceError {
-    let path = path.to_owned();
-    move |cause| SourceError { path, cause }
-}
-
-impl UnitSource for Disk {
-    fn search_path(&self) -> &[String] {
-        &self.directories
-    }
-
-    fn list(&self, directory: &str) -> Result<Vec<Entry>, SourceError> {
-        let entries = match std::fs::read_dir(directory) {
-            Ok(entries) => entries,
-            Err(why) if matches!(why.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => return Ok(Vec::new()),
-            Err(why) => return Err(error(directory)(why)),
-        };
-        let mut out = Vec::new();
-        for entry in entries.flatten() {
-            let (Ok(kind), Ok(name)) = (entry.file_type(), entry.file_name().into_string()) else { continue };
-            let kind = if kind.is_symlink() {
-                EntryKind::Symlink
-            } else if kind.is_dir() {
-                EntryKind::Directory
-            } else if kind.is_file() {
-                EntryKind::File
-            } else {
-                EntryKind::Other
-            };
-            out.push(Entry { name, kind });
-        }
-        Ok(out)
-    }
-
-    fn read(&self, path: &str) -> Result<Option<Vec<u8>>, SourceError> {
-        let data = match std::fs::metadata(path) {
-            Ok(data) => data,
-            Err(why) if matches!(why.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => return Ok(None),
-            Err(why) => return Err(error(path)(why)),
-        };
-        if data.is_file() && data.len() <= MAX_FILE {
-            return std::fs::read(path).map(Some).map_err(error(path));
-        }
-        if Path::new(path).canonicalize().is_ok_and(|path| path == Path::new("/dev/null")) {
-            return Ok(Some(Vec::new()));
-        }
-        // Reading a FIFO or a device would block PID 1.
-        Err(error(path)(std::io::ErrorKind::InvalidData.into()))
-    }
-
-    fn read_link(&self, path: &str) -> Result<Option<String>, SourceError> {
-        match std::fs::read_link(path) {
-            Ok(target) => Ok(Some(target.to_string_lossy().into_owned())),
-            Err(why)
-                if matches!(
-                    why.kind(),
-                    std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidInput | std::io::ErrorKind::NotADirectory
-                ) =>
-            {
-                Ok(None)
-            }
-            Err(why) => Err(error(path)(why)),
-        }
-    }
+fn disk(directories: &[String]) -> FsSource {
+    FsSource::with_search_path(Path::new("/"), directories.to_vec())
 }
 
 fn edge(kind: DependencyKind) -> Option<Dep> {
@@ -272,6 +202,7 @@ impl Manager {
                     Config::Socket(_) => Kind::Socket(Box::<SocketUnit>::default()),
                     Config::Mount(config) => Kind::Mount(Box::new(MountUnit::new(&config.mount_point))),
                     Config::Timer(_) => Kind::Timer(Box::<TimerUnit>::default()),
+                    Config::Path(_) => Kind::Path(Box::<PathUnit>::default()),
                     _ => Kind::Simple(false),
                 };
                 let runtime = Runtime {
@@ -288,6 +219,8 @@ impl Manager {
                     watch: None,
                     stored_fds: Vec::new(),
                     oom_kills: 0,
+                    connection: None,
+                    transient: false,
                 };
                 self.units.insert(unit, runtime);
                 self.adopt_mount(unit);
@@ -323,6 +256,7 @@ impl Manager {
         let loaded = &self.loaded;
         self.units.retain(|unit, runtime| loaded.contains(unit) || !matches!(runtime.active(), ActiveState::Inactive));
         self.refresh_cgroups();
+        self.timers_again();
         self.reporter.unit("", 6, "unit files were read again");
     }
 

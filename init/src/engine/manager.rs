@@ -11,6 +11,7 @@ use unit_files::Unit;
 
 use super::cgroups::Cgroups;
 use super::conditions::{Facts, virtualization};
+use super::connections::Connection;
 use super::control::Control;
 use super::graph::{Graph, UnitId};
 use super::health::Health;
@@ -18,6 +19,7 @@ use super::jobs::Queue;
 use super::loading::Files;
 use super::mounts::MountUnit;
 use super::notify;
+use super::path_units::PathUnit;
 use super::paths::Paths;
 use super::poller::{Poller, Ready, Source};
 use super::power::PowerState;
@@ -39,6 +41,7 @@ pub(super) enum Kind {
     Socket(Box<SocketUnit>),
     Mount(Box<MountUnit>),
     Timer(Box<TimerUnit>),
+    Path(Box<PathUnit>),
     /// Targets, slices, devices: on or off.
     Simple(bool),
 }
@@ -60,6 +63,10 @@ pub(super) struct Runtime {
     pub watch: Option<i32>,
     pub stored_fds: Vec<(String, OwnedFd)>,
     pub oom_kills: u64,
+    /// What it serves, with `Accept=yes`.
+    pub connection: Option<Box<Connection>>,
+    /// Made for one connection: forgotten when it is over.
+    pub transient: bool,
 }
 
 impl Runtime {
@@ -69,6 +76,7 @@ impl Runtime {
             Kind::Socket(socket) => socket.state.active(),
             Kind::Mount(mount) => mount.state.active(),
             Kind::Timer(timer) => timer.state.active(),
+            Kind::Path(path) => path.state.active(),
             Kind::Simple(true) => ActiveState::Active,
             Kind::Simple(false) => ActiveState::Inactive,
         }
@@ -113,8 +121,12 @@ pub(super) struct Manager {
     pub idle_pipe: Option<OwnedFd>,
     /// Open while the mount table is watched.
     pub mount_table: Option<std::fs::File>,
+    /// There once a timer depends on the wall clock.
+    pub clock_watch: Option<OwnedFd>,
     pub power_button: Option<crate::shutdown::power_button::PowerButton>,
     pub ctrl_alt_del: StartLimiter,
+    /// Units to be forgotten when nothing uses them any more.
+    pub garbage: Vec<UnitId>,
     more_children: bool,
 }
 
@@ -209,8 +221,10 @@ impl Manager {
             finished_at: None,
             idle_pipe: None,
             mount_table: None,
+            clock_watch: None,
             power_button: context.power_button,
             ctrl_alt_del: StartLimiter::default(),
+            garbage: Vec::new(),
             more_children: true,
         };
         if let Some(button) = &manager.power_button {
@@ -225,6 +239,7 @@ impl Manager {
         self.start_default();
         loop {
             self.run_jobs();
+            self.collect_garbage();
             // After the jobs: the last of them may be what the gate waited for, and no event comes after it.
             self.health_step(now());
             if let Some(kind) = self.power_step() {
@@ -257,6 +272,8 @@ impl Manager {
                 }
             }
             Source::Mounts => self.read_mounts(),
+            Source::ClockChange => self.clock_changed(),
+            Source::Path(unit) => self.path_ready(unit),
         }
     }
 

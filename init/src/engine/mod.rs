@@ -8,25 +8,33 @@
 
 use std::process::ExitCode;
 
+use unit_files::glob as pattern;
+
 use crate::boot::BootContext;
 use crate::shutdown::ShutdownKind;
 
-mod calendar;
 mod cgroups;
 pub mod client;
 mod conditions;
+mod connections;
+mod consequences;
 mod control;
 mod exec;
 mod graph;
 mod health;
+#[cfg(test)]
+mod job_model_tests;
+mod job_timeouts;
 mod jobs;
 mod loading;
+#[cfg(test)]
+mod loading_bench;
 mod manager;
 mod mounts;
 mod notify;
 pub mod notify_command;
+mod path_units;
 mod paths;
-mod pattern;
 mod poller;
 mod power;
 pub mod protocol;
@@ -40,8 +48,20 @@ mod services;
 mod sockets;
 mod spawn;
 mod status;
+mod timer_schedule;
 mod timers;
 mod transaction;
+mod transaction_build;
+
+/// The kind of virtual machine or container that this runs in, `none` on real hardware.
+pub fn virtualization() -> String {
+    conditions::virtualization()
+}
+
+/// The rules of a time zone as this host has them.
+pub fn time_zone(zone: &unit_files::calendar::CalendarZone) -> Option<unit_files::calendar::Zone> {
+    timers::zone(zone)
+}
 
 /// Starts the default target and runs until the machine is to go down; by then every unit is stopped.
 pub fn run(context: BootContext) -> ShutdownKind {

@@ -48,6 +48,7 @@ pub fn parse(text: &[u8]) -> Words {
         match (key, value) {
             ("READY", "1") => notice.ready = true,
             ("RELOADING", "1") => notice.reloading = true,
+            ("MONOTONIC_USEC", number) => notice.monotonic_usec = number.parse().ok(),
             ("STOPPING", "1") => notice.stopping = true,
             ("STATUS", text) => notice.status = Some(text.chars().filter(|c| !c.is_control()).take(1024).collect()),
             ("ERRNO", number) => notice.errno = number.parse().ok(),

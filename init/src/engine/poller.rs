@@ -24,6 +24,10 @@ pub enum Source {
     ExecPipe(i32),
     /// A listening socket of a unit.
     Socket(UnitId, u32),
+    /// Becomes readable when the wall clock is set.
+    ClockChange,
+    /// inotify of a path unit.
+    Path(UnitId),
     /// The power button.
     PowerButton,
     /// `/proc/self/mountinfo`.

@@ -269,7 +269,11 @@ impl Step<'_> {
             }
         }
         let notifies = matches!(self.config.service_type, ServiceType::Notify | ServiceType::NotifyReload);
-        if notice.reloading {
+        // A word about an earlier reload does not answer this one.
+        let stale = self.config.service_type == ServiceType::NotifyReload
+            && self.service.state == State::ReloadNotify
+            && notice.monotonic_usec.is_some_and(|at| at < self.service.reload_asked);
+        if notice.reloading && !stale {
             self.service.reload_seen = true;
             if self.service.state == State::Running {
                 self.set(State::ReloadNotify, self.start_timeout());

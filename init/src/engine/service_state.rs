@@ -123,6 +123,8 @@ pub struct Notice {
     pub ready: bool,
     /// `RELOADING=1`.
     pub reloading: bool,
+    /// `MONOTONIC_USEC=`: when the reload that it speaks of began.
+    pub monotonic_usec: Option<Usec>,
     /// `STOPPING=1`.
     pub stopping: bool,
     /// `STATUS=`.
@@ -242,6 +244,8 @@ pub struct Service {
     pub(super) restarting: bool,
     pub(super) ready_seen: bool,
     pub(super) reload_seen: bool,
+    /// When it was last asked to reload.
+    pub(super) reload_asked: Usec,
 }
 
 impl Service {

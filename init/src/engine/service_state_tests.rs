@@ -334,6 +334,8 @@ fn reloads_run_commands_or_wait_for_the_service() {
     assert_eq!(world.on(Event::Reload), "kill main 1");
     world.ready();
     assert_eq!(world.state(), "reload-notify", "READY=1 without RELOADING=1 is an old one");
+    world.on(Event::Notify(Role::Main, Notice { reloading: true, monotonic_usec: Some(999_999), ready: true, ..Notice::default() }));
+    assert_eq!(world.state(), "reload-notify", "that was about an earlier reload");
     world.on(Event::Notify(Role::Main, Notice { reloading: true, ..Notice::default() }));
     world.ready();
     assert_eq!(world.state(), "running");
@@ -391,4 +393,14 @@ proptest::proptest! {
         }
         proptest::prop_assert!(matches!(world.service.state, State::Dead | State::Failed), "{}", world.state());
     }
+}
+
+#[test]
+fn with_exit_type_cgroup_the_last_process_counts() {
+    let mut world = World::new(ServiceConfig { exit_type: unit_files::service::ExitType::Cgroup, ..config(ServiceType::Simple) });
+    world.on(Event::Start);
+    world.exit(0);
+    assert_eq!(world.state(), "running", "others of it are still there");
+    world.on(Event::Empty);
+    assert_eq!(world.state(), "dead");
 }

@@ -98,6 +98,7 @@ impl Step<'_> {
         self.service.reload_result = ServiceResult::Success;
         if self.config.service_type == ServiceType::NotifyReload && self.service.main.is_some() {
             self.service.reload_seen = false;
+            self.service.reload_asked = self.env.now;
             self.actions.push(Action::Kill { main: true, control: false, group: false, signal: self.config.reload_signal, hangup: false });
             self.set(State::ReloadNotify, self.start_timeout());
         } else if self.run_phase(Phase::Reload) {

@@ -116,6 +116,10 @@ impl Manager {
                 set("EXIT_STATUS", number.to_string());
             }
         }
+        if let Some(peer) = self.connection_peer(unit) {
+            set("REMOTE_ADDR", peer.ip().to_string());
+            set("REMOTE_PORT", peer.port().to_string());
+        }
         if phase == Phase::Start {
             process.watchdog = service.watchdog(config);
             process.idle = config.service_type == unit_files::service::ServiceType::Idle;
@@ -147,8 +151,10 @@ impl Manager {
         units.sort_unstable();
         units.dedup();
         let mut out = Vec::new();
-        for unit in units {
-            out.extend(self.socket_fds(unit));
+        // A service of one connection has no business with the listening sockets.
+        match self.connection_fd(unit) {
+            Some(connection) => out.push(connection),
+            None => out.extend(units.into_iter().flat_map(|unit| self.socket_fds(unit))),
         }
         let stored = self.units.get(&unit).map(|runtime| runtime.stored_fds.as_slice()).unwrap_or_default();
         out.extend(stored.iter().filter_map(|(name, fd)| Some((name.clone(), fd.try_clone().ok()?))));
@@ -196,6 +202,11 @@ impl Manager {
         let name = self.name(unit);
         let count = self.service(unit).map_or(0, |service| service.restarts.saturating_add(1));
         self.reporter.unit(&name, 5, &format!("restarting, for the {count}. time"));
+        // With `RestartMode=direct` the job that started it still waits.
+        if self.queue.get(unit).is_some_and(|job| job.running && job.kind == super::transaction::JobKind::Start) {
+            self.queue.restart_to_start(unit);
+            return;
+        }
         if let Err(why) = self.enqueue(Verb::Start, &[unit], super::protocol::JobMode::Replace) {
             self.reporter.problem(&name, &format!("cannot be restarted: {why}"));
             self.service_event(unit, Event::Stop);

@@ -17,6 +17,7 @@ use super::manager::{Kind, Manager, now};
 use super::poller::Source;
 use super::protocol::{ActiveState, JobMode, Verb};
 use super::restart::{StartLimiter, Usec};
+use crate::sys::sockopt::{set_bytes, set_number};
 
 /// Where a socket unit is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,12 +56,14 @@ pub(super) struct SocketUnit {
     pub state: SocketState,
     pub fds: Vec<OwnedFd>,
     pub triggers: StartLimiter,
+    /// Connections accepted so far, with `Accept=yes`.
+    pub accepted: u64,
     /// When to listen again after too many triggers.
     pub resume_at: Option<Usec>,
 }
 
 impl Manager {
-    fn socket(&mut self, unit: UnitId) -> Option<&mut SocketUnit> {
+    pub fn socket(&mut self, unit: UnitId) -> Option<&mut SocketUnit> {
         match &mut self.units.get_mut(&unit)?.kind {
             Kind::Socket(socket) => Some(socket),
             _ => None,
@@ -77,8 +80,8 @@ impl Manager {
         let Config::Socket(config) = &def.config else { return };
         let before = self.active_state(unit);
         let mut fds = Vec::new();
-        let mut failure = config.accept.then(|| "Accept=yes is not supported: use a service that accepts itself".to_owned());
-        for listen in config.listen.iter().filter(|_| !config.accept) {
+        let mut failure = None;
+        for listen in &config.listen {
             match open(listen, config) {
                 Ok(fd) => fds.push(fd),
                 Err(why) => {
@@ -155,6 +158,9 @@ impl Manager {
     pub fn socket_ready(&mut self, unit: UnitId) {
         let Some(def) = self.socket_config(unit) else { return };
         let Config::Socket(config) = &def.config else { return };
+        if config.accept {
+            return self.socket_accept(unit, config);
+        }
         self.socket_ignore(unit);
         let limit = (config.trigger_limit_interval.unwrap_or(Duration::from_secs(2)), config.trigger_limit_burst.unwrap_or(20));
         let now = now();
@@ -181,7 +187,7 @@ impl Manager {
         }
     }
 
-    fn socket_failed(&mut self, unit: UnitId, why: &str) {
+    pub fn socket_failed(&mut self, unit: UnitId, why: &str) {
         let before = self.active_state(unit);
         let name = self.name(unit);
         self.reporter.unit(&name, 3, why);
@@ -198,6 +204,7 @@ impl Manager {
         let state = self.active_state(service);
         let limit = self.service(service).is_some_and(|service| service.result == super::restart::ServiceResult::StartLimitHit);
         self.timer_again(trigger, state);
+        self.path_triggered_changed(trigger, state, limit);
         let Some(socket) = self.socket(trigger) else { return };
         match (socket.state, state) {
             (SocketState::Running, ActiveState::Failed) if limit => {
@@ -270,8 +277,8 @@ fn open(listen: &Listen, config: &SocketConfig) -> std::io::Result<OwnedFd> {
         Listen::SequentialPacket(address) => socket(address, SocketType::SEQPACKET, config),
         Listen::Fifo(path) => fifo(path, config),
         Listen::Special(path) => {
-            let flags =
-                rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC | rustix::fs::OFlags::NOCTTY;
+            let access = if config.writable { rustix::fs::OFlags::RDWR } else { rustix::fs::OFlags::RDONLY };
+            let flags = access | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC | rustix::fs::OFlags::NOCTTY;
             Ok(rustix::fs::open(path.as_str(), flags, rustix::fs::Mode::empty())?)
         }
         _ => Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "this kind of socket is not supported")),
@@ -290,6 +297,9 @@ fn fifo(path: &str, config: &SocketConfig) -> std::io::Result<OwnedFd> {
         return Err(std::io::Error::new(std::io::ErrorKind::AlreadyExists, "there is something else than a FIFO"));
     }
     own(path, config)?;
+    if let Some(size) = config.pipe_size.and_then(|size| usize::try_from(size).ok()) {
+        let _ = rustix::pipe::fcntl_setpipe_size(&fd, size);
+    }
     Ok(fd)
 }
 
@@ -354,12 +364,43 @@ fn inet(address: &SocketAddr, interface: Option<&str>, kind: SocketType, config:
             v6.set_scope_id(index.trim().parse().unwrap_or(0));
         }
     }
+    if config.transparent {
+        let (level, option) =
+            if address.is_ipv6() { (libc::SOL_IPV6, libc::IPV6_TRANSPARENT) } else { (libc::SOL_IP, libc::IP_TRANSPARENT) };
+        set_number(&fd, level, option, 1)?;
+    }
+    // Without it more than was written could connect.
+    if let Some(device) = &config.bind_to_device {
+        set_bytes(&fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, device.as_bytes())?;
+    }
     net::bind(&fd, &address)?;
     Ok(fd)
 }
 
 /// What makes no difference between working and not working is set as well as it can be.
-fn options(fd: &OwnedFd, config: &SocketConfig) {
+pub(super) fn options(fd: &OwnedFd, config: &SocketConfig) {
+    let number = |level: i32, option: i32, value: Option<i32>| {
+        if let Some(value) = value {
+            let _ = set_number(fd, level, option, value);
+        }
+    };
+    let seconds = |span: Option<Duration>| span.map(|span| i32::try_from(span.as_secs().max(1)).unwrap_or(i32::MAX));
+    let small = |value: Option<u32>| value.map(|value| i32::try_from(value).unwrap_or(i32::MAX));
+    number(libc::SOL_TCP, libc::TCP_KEEPIDLE, seconds(config.keep_alive_time));
+    number(libc::SOL_TCP, libc::TCP_KEEPINTVL, seconds(config.keep_alive_interval));
+    number(libc::SOL_TCP, libc::TCP_KEEPCNT, small(config.keep_alive_probes));
+    number(libc::SOL_TCP, libc::TCP_DEFER_ACCEPT, seconds(config.defer_accept));
+    number(libc::SOL_SOCKET, libc::SO_PRIORITY, config.priority);
+    number(libc::SOL_SOCKET, libc::SO_MARK, config.mark.map(u32::cast_signed));
+    number(libc::SOL_IP, libc::IP_TOS, config.ip_tos);
+    number(libc::SOL_IP, libc::IP_TTL, config.ip_ttl);
+    number(libc::SOL_IPV6, libc::IPV6_UNICAST_HOPS, config.ip_ttl);
+    number(libc::SOL_SOCKET, libc::SO_PASSSEC, config.pass_security.then_some(1));
+    number(libc::SOL_IP, libc::IP_PKTINFO, config.pass_packet_info.then_some(1));
+    number(libc::SOL_IPV6, libc::IPV6_RECVPKTINFO, config.pass_packet_info.then_some(1));
+    if let Some(name) = &config.tcp_congestion {
+        let _ = set_bytes(fd, libc::SOL_TCP, libc::TCP_CONGESTION, name.as_bytes());
+    }
     if config.keep_alive {
         let _ = sockopt::set_socket_keepalive(fd, true);
     }

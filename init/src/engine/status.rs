@@ -15,7 +15,14 @@ use super::sockets::describe;
 
 impl Manager {
     pub fn job_info(&self, unit: UnitId, job: Job) -> JobInfo {
-        JobInfo { id: job.id, unit: self.name(unit), kind: job.kind.as_str().to_owned(), running: job.running }
+        let waits_for = self.queue.waits_for(&self.graph, unit).into_iter().map(|other| self.name(other)).collect();
+        JobInfo { id: job.id, unit: self.name(unit), kind: job.kind.as_str().to_owned(), running: job.running, waits_for }
+    }
+
+    fn connections_text(&self, unit: UnitId) -> Option<String> {
+        let runtime = self.units.get(&unit)?;
+        let (Kind::Socket(socket), Config::Socket(config)) = (&runtime.kind, &runtime.def.config) else { return None };
+        config.accept.then(|| format!("Accepted: {}; Connected: {}", socket.accepted, self.connection_count(unit)))
     }
 
     pub fn sub_state(&self, unit: UnitId) -> String {
@@ -25,6 +32,7 @@ impl Manager {
             Kind::Socket(socket) => socket.state.as_str(),
             Kind::Mount(mount) => mount.state.as_str(),
             Kind::Timer(timer) => timer.state.as_str(),
+            Kind::Path(path) => path.state.as_str(),
             Kind::Simple(false) => "dead",
             Kind::Simple(true) => match &runtime.def.config {
                 Config::Device => "plugged",
@@ -71,9 +79,16 @@ impl Manager {
             exit_code: exit.and_then(|exit| if let Exit::Code(code) = exit { Some(code) } else { None }),
             exit_signal: exit.and_then(|exit| if let Exit::Signal(signal) | Exit::Dumped(signal) = exit { Some(signal) } else { None }),
             restarts: service.map_or(0, |service| service.restarts),
-            status_text: service.and_then(|service| service.status_text.clone()),
+            status_text: service.and_then(|service| service.status_text.clone()).or_else(|| self.connections_text(unit)),
             condition_failed: runtime.and_then(|runtime| runtime.condition_failed.clone()),
             triggered_by: self.graph.of(unit, Dep::TriggeredBy).map(|other| self.name(other)).collect(),
+            triggers: self.graph.of(unit, Dep::Triggers).map(|other| self.name(other)).collect(),
+            next_usec: runtime
+                .and_then(|runtime| match &runtime.kind {
+                    Kind::Timer(timer) => timer.next,
+                    _ => None,
+                })
+                .map(|at| super::manager::wall().saturating_add(at.saturating_sub(super::manager::now()))),
             documentation: def.map(|def| def.documentation.clone()).unwrap_or_default(),
             memory: number("memory.current"),
             tasks: number("pids.current").or_else(|| (processes && group.is_some()).then_some(pids.len() as u64)),
@@ -152,6 +167,16 @@ impl Manager {
             ] {
                 let names: Vec<&str> = self.graph.of(unit, dep).map(|other| self.graph.name(other)).collect();
                 set(property, names.join(" "));
+            }
+            if let Kind::Timer(timer) = &runtime.kind {
+                let (now, wall) = (super::manager::now(), super::manager::wall());
+                let next = timer.next.map_or(0, |at| wall.saturating_add(at.saturating_sub(now)));
+                set("NextElapseUSecRealtime", next.to_string());
+                set("LastTriggerUSec", timer.last.unwrap_or(0).to_string());
+            }
+            if let Kind::Socket(socket) = &runtime.kind {
+                set("NAccepted", socket.accepted.to_string());
+                set("NConnections", self.connection_count(unit).to_string());
             }
             if let Some(config) = def.service() {
                 let word = |value: Result<serde_json::Value, serde_json::Error>| {
@@ -243,7 +268,8 @@ impl Manager {
             if runtime.active() != ActiveState::Active {
                 continue;
             }
-            let activates = self.graph.of(*unit, Dep::Triggers).map(|other| self.name(other)).next().unwrap_or_default();
+            let template = || config.accept.then(|| self.name(*unit).replace(".socket", "@.service"));
+            let activates = self.graph.of(*unit, Dep::Triggers).map(|other| self.name(other)).next().or_else(template).unwrap_or_default();
             lines.push(Reply::Socket { unit: self.name(*unit), listen: config.listen.iter().map(describe).collect(), activates });
         }
         lines.push(Reply::Done { warnings: Vec::new() });

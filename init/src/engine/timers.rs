@@ -1,15 +1,19 @@
 //! `.timer` units: elapsed against the monotonic clock, or the calendar against the wall clock.
 
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::Duration;
 
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
 use unit_files::Config;
-use unit_files::timer::{TimerConfig, TimerTrigger};
+use unit_files::calendar::{CalendarZone, Zone};
+use unit_files::timer::TimerTrigger;
 
 use super::graph::{Dep, UnitId};
-use super::manager::{Kind, Manager, now, wall};
+use super::manager::{Kind, Manager, now, random_id, wall};
+use super::poller::Source;
 use super::protocol::{ActiveState, JobMode, Verb};
 use super::restart::{Usec, usec};
+use super::timer_schedule::{Bases, coalesce, delay, hash, next_run};
 
 /// Where a timer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,43 +48,36 @@ pub(super) struct TimerUnit {
     pub started: Usec,
     /// Monotonic time of the next run.
     pub next: Option<Usec>,
-    /// Wall clock of the last run.
+    /// Wall clock of the last run, which may lie before this boot.
     pub last: Option<u64>,
+    /// Monotonic time of the last run in this boot.
+    pub last_run: Option<Usec>,
 }
 
-/// What a timer's triggers are counted from.
-#[derive(Debug, Clone, Copy, Default)]
-struct Bases {
-    now: Usec,
-    wall: u64,
-    timer_started: Usec,
-    engine_started: Usec,
-    unit_active: Option<Usec>,
-    unit_inactive: Option<Usec>,
-    last_run: Option<u64>,
+/// The rules of a time zone as the host has them; `None` when it has not.
+pub(super) fn zone(zone: &CalendarZone) -> Option<Zone> {
+    let read = |name: &str, path: &str| Zone::from_tzif(name, &std::fs::read(path).ok()?).ok();
+    match zone {
+        CalendarZone::Utc => Some(Zone::utc()),
+        // A host without a zone of its own has UTC.
+        CalendarZone::Local => Some(read("local", "/etc/localtime").unwrap_or_else(Zone::utc)),
+        CalendarZone::Named(name) => read(name, &format!("/usr/share/zoneinfo/{name}")),
+    }
 }
 
-/// The next run in monotonic time; pure.
-fn next_run(config: &TimerConfig, bases: Bases) -> Option<Usec> {
-    let after = |base: Usec, delay: Duration| Some(base.saturating_add(usec(delay)));
-    let ran = bases.last_run.is_some();
-    config
-        .triggers
-        .iter()
-        .filter_map(|trigger| match trigger {
-            // A base in the past fires once, at once.
-            TimerTrigger::Active(delay) => after(bases.timer_started, *delay).filter(|at| !ran || *at > bases.now),
-            TimerTrigger::Boot(delay) => after(0, *delay).filter(|at| !ran || *at > bases.now),
-            TimerTrigger::Startup(delay) => after(bases.engine_started, *delay).filter(|at| !ran || *at > bases.now),
-            TimerTrigger::UnitActive(delay) => bases.unit_active.and_then(|base| after(base, *delay)),
-            TimerTrigger::UnitInactive(delay) => bases.unit_inactive.and_then(|base| after(base, *delay)),
-            TimerTrigger::Calendar(spec) => {
-                let from = if config.persistent { bases.last_run.unwrap_or(bases.wall) } else { bases.wall };
-                let at = super::calendar::next(spec, from)?;
-                Some(bases.now.saturating_add(at.saturating_sub(bases.wall)))
-            }
-        })
-        .min()
+/// An fd that becomes readable when somebody sets the wall clock.
+fn clock_watch() -> std::io::Result<OwnedFd> {
+    let fd = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+    arm(&fd)?;
+    Ok(fd)
+}
+
+fn arm(fd: &OwnedFd) -> std::io::Result<()> {
+    // It never elapses; only its being cancelled matters.
+    let never = Timespec { tv_sec: i64::MAX / 2_000_000_000, tv_nsec: 0 };
+    let times = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: never };
+    timerfd_settime(fd, TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET, &times)?;
+    Ok(())
 }
 
 impl Manager {
@@ -91,26 +88,64 @@ impl Manager {
         }
     }
 
+    fn timer_config(&self, unit: UnitId) -> Option<Rc<unit_files::Unit>> {
+        let def = Rc::clone(&self.units.get(&unit)?.def);
+        matches!(def.config, Config::Timer(_)).then_some(def)
+    }
+
     fn stamp(&self, unit: UnitId) -> std::path::PathBuf {
         self.paths.timer_stamps.join(self.graph.name(unit))
     }
 
-    pub fn timer_start(&mut self, unit: UnitId) {
-        let before = self.active_state(unit);
+    fn touch_stamp(&self, unit: UnitId) {
         let stamp = self.stamp(unit);
-        let persistent =
-            matches!(self.units.get(&unit).map(|runtime| &runtime.def.config), Some(Config::Timer(config)) if config.persistent);
-        let last = persistent.then(|| {
+        let _ = stamp.parent().map(std::fs::create_dir_all);
+        if let Err(why) = std::fs::write(&stamp, "") {
+            self.reporter.unit(
+                self.graph.name(unit),
+                4,
+                &format!("{}: {why}: a run that is missed will not be made up for", stamp.display()),
+            );
+        }
+    }
+
+    pub fn timer_start(&mut self, unit: UnitId) {
+        let Some(def) = self.timer_config(unit) else { return };
+        let Config::Timer(config) = &def.config else { return };
+        let before = self.active_state(unit);
+        let mut last = None;
+        if config.persistent {
             use std::os::unix::fs::MetadataExt;
-            std::fs::metadata(&stamp)
-                .ok()
-                .and_then(|data| u64::try_from(data.mtime()).ok())
-                .map(|seconds| seconds.saturating_mul(1_000_000))
-        });
+            let data = std::fs::metadata(self.stamp(unit));
+            let seconds = data.ok().and_then(|data| u64::try_from(data.mtime()).ok());
+            // A stamp from the future says nothing.
+            last = seconds.map(|seconds| seconds.saturating_mul(1_000_000)).filter(|last| *last <= wall());
+            if last.is_none() {
+                // From now on a run can be missed.
+                self.touch_stamp(unit);
+            }
+        }
+        let wall_clock = config.on_clock_change || config.triggers.iter().any(|trigger| matches!(trigger, TimerTrigger::Calendar(_)));
+        if wall_clock && self.clock_watch.is_none() {
+            match clock_watch() {
+                Ok(fd) => {
+                    let _ = self.poller.add(&fd, Source::ClockChange);
+                    self.clock_watch = Some(fd);
+                }
+                Err(why) => self.reporter.warn(&format!("cannot notice changes of the clock: {why}")),
+            }
+        }
+        for trigger in &config.triggers {
+            if let TimerTrigger::Calendar(spec) = trigger
+                && let CalendarZone::Named(name) = &spec.zone
+                && zone(&spec.zone).is_none()
+            {
+                let unit = self.name(unit);
+                self.reporter.problem(&unit, &format!("OnCalendar={}: there is no time zone {name}, so it never elapses", spec.text));
+            }
+        }
         if let Some(timer) = self.timer(unit) {
-            timer.started = now();
-            timer.state = TimerState::Waiting;
-            timer.last = last.flatten();
+            *timer = TimerUnit { state: TimerState::Waiting, started: now(), next: None, last, last_run: None };
         }
         self.timer_schedule(unit);
         self.unit_changed(unit, before);
@@ -126,10 +161,12 @@ impl Manager {
     }
 
     fn timer_schedule(&mut self, unit: UnitId) {
-        let Some(runtime) = self.units.get(&unit) else { return };
-        let def = Rc::clone(&runtime.def);
-        let (Config::Timer(config), Kind::Timer(timer)) = (&def.config, &runtime.kind) else { return };
+        let Some(def) = self.timer_config(unit) else { return };
+        let (Config::Timer(config), Some(Kind::Timer(timer))) = (&def.config, self.units.get(&unit).map(|runtime| &runtime.kind)) else {
+            return;
+        };
         let target = self.graph.of(unit, Dep::Triggers).next().and_then(|unit| self.units.get(&unit));
+        let random = if config.randomized_delay.is_zero() { 0 } else { hash(&random_id()) };
         let bases = Bases {
             now: now(),
             wall: wall(),
@@ -137,17 +174,28 @@ impl Manager {
             engine_started: self.started_at,
             unit_active: target.and_then(|target| target.activating_at),
             unit_inactive: target.and_then(|target| target.inactive_at),
-            last_run: timer.last,
+            last_run: timer.last_run,
+            last_wall: timer.last,
+            delay: delay(config, self.graph.name(unit), &self.facts.machine_id, random),
         };
-        let next = next_run(config, bases).map(|at| at.max(bases.now));
-        let spread = usec(config.randomized_delay);
-        let name = self.name(unit);
-        let next = next.map(|at| {
-            if spread == 0 { at } else { at.saturating_add(jitter(&name, &self.facts.machine_id, spread, config.fixed_random_delay)) }
+        let shift = hash(&self.facts.machine_id);
+        let next = next_run(config, bases, zone).map(|at| {
+            let wall = bases.wall.saturating_add(at - bases.now);
+            coalesce(at, wall, usec(config.accuracy), shift)
         });
+        let (before, remain) = (self.active_state(unit), config.remain_after_elapse);
+        let waits_for_clock = config.on_clock_change;
         if let Some(timer) = self.timer(unit) {
             timer.next = next;
-            timer.state = if next.is_some() { TimerState::Waiting } else { TimerState::Elapsed };
+            timer.state = match next {
+                Some(_) => TimerState::Waiting,
+                None if waits_for_clock => TimerState::Waiting,
+                None if remain => TimerState::Elapsed,
+                None => TimerState::Dead,
+            };
+        }
+        if self.active_state(unit) != before {
+            self.unit_changed(unit, before);
         }
     }
 
@@ -169,76 +217,100 @@ impl Manager {
             .map(|(unit, _)| *unit)
             .collect();
         for unit in due {
-            let stamp = self.stamp(unit);
-            if let Some(timer) = self.timer(unit) {
-                timer.next = None;
+            self.timer_elapsed(unit);
+        }
+    }
+
+    fn timer_elapsed(&mut self, unit: UnitId) {
+        let Some(def) = self.timer_config(unit) else { return };
+        if let Some(timer) = self.timer(unit) {
+            timer.next = None;
+            timer.last = Some(wall());
+            timer.last_run = Some(now());
+            timer.state = TimerState::Running;
+        }
+        if matches!(&def.config, Config::Timer(config) if config.persistent) {
+            self.touch_stamp(unit);
+        }
+        let Some(target) = self.graph.of(unit, Dep::Triggers).next() else { return };
+        if self.power.is_none()
+            && let Err(why) = self.enqueue(Verb::Start, &[target], JobMode::Replace)
+        {
+            let name = self.name(unit);
+            self.reporter.problem(&name, &format!("cannot start {}: {why}", self.name(target)));
+        }
+        // Nothing was queued and nothing runs: no change will say that it is over.
+        let idle = matches!(self.active_state(target), ActiveState::Inactive | ActiveState::Failed);
+        if self.queue.get(target).is_none() && idle {
+            self.timer_schedule(unit);
+        }
+    }
+
+    /// The unit that a timer starts has changed: when is the next run?
+    pub fn timer_again(&mut self, trigger: UnitId, state: ActiveState) {
+        // `DeferReactivation=`: what came due while the unit ran is not made up for.
+        let defers = self
+            .units
+            .get(&trigger)
+            .is_some_and(|runtime| matches!(&runtime.def.config, Config::Timer(config) if config.defer_reactivation));
+        let Some(timer) = self.timer(trigger) else { return };
+        match (timer.state, state) {
+            // It is over; what came due meanwhile is made up for.
+            (TimerState::Running, ActiveState::Inactive | ActiveState::Failed) if defers => {
                 timer.last = Some(wall());
-                timer.state = TimerState::Running;
+                self.timer_schedule(trigger);
             }
-            let persistent =
-                matches!(self.units.get(&unit).map(|runtime| &runtime.def.config), Some(Config::Timer(config)) if config.persistent);
-            if persistent {
-                let _ = stamp.parent().map(std::fs::create_dir_all);
-                let _ = std::fs::write(&stamp, "");
+            (TimerState::Running, ActiveState::Inactive | ActiveState::Failed)
+            // Somebody else started or stopped it: some triggers count from that.
+            | (TimerState::Waiting | TimerState::Elapsed, ActiveState::Inactive | ActiveState::Failed | ActiveState::Active) => {
+                self.timer_schedule(trigger);
             }
-            let Some(target) = self.graph.of(unit, Dep::Triggers).next() else { continue };
-            if self.power.is_none()
-                && let Err(why) = self.enqueue(Verb::Start, &[target], JobMode::Replace)
-            {
-                let name = self.name(unit);
-                self.reporter.problem(&name, &format!("cannot start {}: {why}", self.name(target)));
+            _ => {}
+        }
+    }
+
+    /// Somebody has set the wall clock.
+    pub fn clock_changed(&mut self) {
+        if let Some(fd) = &self.clock_watch {
+            let mut buffer = [0_u8; 8];
+            let _ = rustix::io::read(fd, &mut buffer);
+            let _ = arm(fd);
+        }
+        self.reporter.unit("", 6, "the clock was set: timers are counted again");
+        let wall = wall();
+        let running: Vec<(UnitId, bool)> = self
+            .units
+            .iter()
+            .filter_map(|(unit, runtime)| match (&runtime.kind, &runtime.def.config) {
+                (Kind::Timer(timer), Config::Timer(config)) if matches!(timer.state, TimerState::Waiting | TimerState::Elapsed) => {
+                    Some((*unit, config.on_clock_change))
+                }
+                _ => None,
+            })
+            .collect();
+        for (unit, fires) in running {
+            if let Some(timer) = self.timer(unit) {
+                // The clock went back behind the last run: what it was then may come again.
+                timer.last = timer.last.map(|last| last.min(wall));
             }
-            if self.queue.get(target).is_none() {
+            if fires {
+                self.timer_elapsed(unit);
+            } else {
                 self.timer_schedule(unit);
             }
         }
     }
 
-    /// The unit that a timer starts is done: when is the next run?
-    pub fn timer_again(&mut self, trigger: UnitId, state: ActiveState) {
-        let waiting = self.timer(trigger).is_some_and(|timer| timer.state == TimerState::Running);
-        if waiting && matches!(state, ActiveState::Inactive | ActiveState::Failed | ActiveState::Active) {
-            self.timer_schedule(trigger);
+    /// Unit files or the time zone may have changed.
+    pub fn timers_again(&mut self) {
+        let waiting: Vec<UnitId> = self
+            .units
+            .iter()
+            .filter(|(_, runtime)| matches!(&runtime.kind, Kind::Timer(timer) if matches!(timer.state, TimerState::Waiting | TimerState::Elapsed)))
+            .map(|(unit, _)| *unit)
+            .collect();
+        for unit in waiting {
+            self.timer_schedule(unit);
         }
-    }
-}
-
-/// A delay below `spread`; always the same on one host if it is to be fixed.
-fn jitter(name: &str, machine: &str, spread: Usec, fixed: bool) -> Usec {
-    let random = super::manager::random_id();
-    let seed = if fixed { format!("{machine}{name}") } else { random };
-    // FNV-1a: spreads well enough, needs nothing.
-    let hash = seed.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    hash.checked_rem(spread).unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(triggers: Vec<TimerTrigger>) -> TimerConfig {
-        TimerConfig { triggers, ..TimerConfig::default() }
-    }
-
-    #[test]
-    fn the_earliest_trigger_counts() {
-        let minute = Duration::from_secs(60);
-        let config = config(vec![TimerTrigger::Boot(minute), TimerTrigger::UnitActive(Duration::from_secs(10))]);
-        let bases = Bases { now: 5_000_000, ..Bases::default() };
-        assert_eq!(next_run(&config, bases), Some(60_000_000), "the unit has never run");
-        let bases = Bases { now: 70_000_000, last_run: Some(1), unit_active: Some(65_000_000), ..Bases::default() };
-        assert_eq!(next_run(&config, bases), Some(75_000_000), "OnBootSec= is over");
-    }
-
-    #[test]
-    fn a_boot_delay_in_the_past_fires_at_once() {
-        let config = config(vec![TimerTrigger::Boot(Duration::from_secs(1))]);
-        assert_eq!(next_run(&config, Bases { now: 9_000_000, ..Bases::default() }), Some(1_000_000));
-    }
-
-    #[test]
-    fn a_fixed_delay_is_the_same_every_time() {
-        assert_eq!(jitter("a.timer", "m", 1000, true), jitter("a.timer", "m", 1000, true));
-        assert!(jitter("a.timer", "m", 1000, false) < 1000);
     }
 }

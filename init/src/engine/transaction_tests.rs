@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::*;
+use crate::engine::graph::Dep;
 
 struct Toy {
     graph: Graph,

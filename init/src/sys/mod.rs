@@ -11,5 +11,6 @@ pub mod packet;
 pub mod power;
 pub mod process;
 pub mod seccomp;
+pub mod sockopt;
 pub mod time;
 pub mod uevent;

@@ -75,13 +75,13 @@ pub(super) static SERVICE: Table<ServiceConfig> = Table::new(&[
         ];
         choice(&mut c.service_type, i, &types, "a service type (simple, exec, forking, oneshot, notify, notify-reload, idle)")
     }),
-    warn("ExitType", |c, i| choice(&mut c.exit_type, i, &[("main", ExitType::Main), ("cgroup", ExitType::Cgroup)], "'main' or 'cgroup'")),
+    yes("ExitType", |c, i| choice(&mut c.exit_type, i, &[("main", ExitType::Main), ("cgroup", ExitType::Cgroup)], "'main' or 'cgroup'")),
     yes("ExecCondition", |c, i| commands(&mut c.exec_condition, i)),
     yes("ExecStartPre", |c, i| commands(&mut c.exec_start_pre, i)),
     yes("ExecStart", |c, i| commands(&mut c.exec_start, i)),
     yes("ExecStartPost", |c, i| commands(&mut c.exec_start_post, i)),
     yes("ExecReload", |c, i| commands(&mut c.exec_reload, i)),
-    yes("ExecReloadPost", |c, i| commands(&mut c.exec_reload_post, i)),
+    warn("ExecReloadPost", |c, i| commands(&mut c.exec_reload_post, i)),
     yes("ExecStop", |c, i| commands(&mut c.exec_stop, i)),
     yes("ExecStopPost", |c, i| commands(&mut c.exec_stop_post, i)),
     yes("Restart", |c, i| {

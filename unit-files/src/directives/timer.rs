@@ -50,7 +50,7 @@ pub(super) static TIMER: Table<TimerConfig> = Table::new(&[
     yes("RandomizedDelaySec", |c, i| span(&mut c.randomized_delay, i)),
     yes("RandomizedOffsetSec", |c, i| span(&mut c.randomized_offset, i)),
     yes("FixedRandomDelay", |c, i| boolean(&mut c.fixed_random_delay, i)),
-    warn("DeferReactivation", |c, i| boolean(&mut c.defer_reactivation, i)),
+    yes("DeferReactivation", |c, i| boolean(&mut c.defer_reactivation, i)),
     yes("OnClockChange", |c, i| boolean(&mut c.on_clock_change, i)),
     warn("OnTimezoneChange", |c, i| boolean(&mut c.on_timezone_change, i)),
     yes("Unit", |c, i| triggered(&mut c.unit, crate::UnitKind::Timer, i)),

@@ -2,7 +2,7 @@
 
 mod args;
 mod output;
-mod times;
+pub mod times;
 
 use super::format::BootId;
 use super::query::{self, Filter, Line, Position};
