@@ -10,6 +10,8 @@ pub mod localtime;
 pub mod packet;
 pub mod power;
 pub mod process;
+pub mod scheduling;
 pub mod seccomp;
 pub mod time;
 pub mod uevent;
+pub mod watchdog;
