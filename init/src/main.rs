@@ -27,12 +27,14 @@ mod logs;
 mod modules;
 mod network;
 mod notify;
+mod pstore;
 mod rcu;
 mod shutdown;
 #[allow(unsafe_code)]
 mod sys;
 mod tmpfiles;
 mod trial;
+mod watchdog;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
@@ -71,12 +73,15 @@ fn helper(args: &[String]) -> ExitCode {
         "network-daemon" => network::daemon(rest),
         "network-wait" => network::wait(rest),
         "exec-helper" => engine::exec_helper(rest),
+        "map-ids" => engine::map_ids(rest),
         "notify" => engine::notify_command::main(rest),
         "unit-engine" => engine::unit_engine(rest),
         "coldplug" => devices::coldplug(rest),
         "tmpfiles" => tmpfiles::main(rest),
         "sysctl" => early::sysctl::main(rest),
         "modules-load" => modules::load::main(rest),
+        "pstore" => pstore::main(rest),
+        "watchdog" => watchdog::main(rest),
         "host-keys" => early::host_keys::main(rest),
         "trial" => trial::main(rest),
         "health-checks" => trial::health_checks(rest),
@@ -88,7 +93,8 @@ fn helper(args: &[String]) -> ExitCode {
 }
 
 const HELPERS: &str = "systemctl, journalctl, hostnamectl, timedatectl, shutdown, reboot, poweroff, halt, modprobe, log-daemon, network-daemon, network-wait, \
-     exec-helper, unit-engine, notify, coldplug, tmpfiles, sysctl, modules-load, host-keys, trial, health-checks";
+     exec-helper, map-ids, unit-engine, notify, coldplug, tmpfiles, sysctl, modules-load, pstore, watchdog, host-keys, trial, \
+     health-checks";
 
 /// PID 1 may not return: the kernel panics when it exits.
 fn as_pid1() -> ! {

@@ -45,6 +45,11 @@ impl Unit {
         self.directory.path().join(name)
     }
 
+    /// As random as the test's directory.
+    fn invocation(&self) -> String {
+        self.directory.path().file_name().unwrap().to_str().unwrap().bytes().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Runs a shell script in the sandbox.
     fn run(&self, script: &str) -> Outcome {
         self.start(script).wait()
@@ -65,7 +70,7 @@ impl Unit {
         let spec = json!({
             "unit": "box.service", "command": command, "context": context, "environment": [["NOTIFY_SOCKET", "/run/garboard/notify"]],
             "fd_names": [], "listen": false, "non_blocking": false, "watchdog": null, "idle": false,
-            "invocation": "00112233445566778899aabbccddeeff", "log_stream": at("no-log"),
+            "invocation": self.invocation(), "log_stream": at("no-log"),
             "roots": [at("run"), at("state"), at("cache"), at("logs"), at("etc")], "join_cgroup": null, "keep_identity": false,
         });
         std::fs::write(self.path("spec.json"), spec.to_string()).unwrap();
@@ -93,7 +98,7 @@ impl Running {
 /// Runs a script under settings and expects it to say these words, one a line.
 fn says(settings: &str, script: &str, wanted: &str) {
     let outcome = Unit::new(settings).run(script);
-    assert_eq!(outcome.text.trim(), wanted, "{settings}\n{script}\n{outcome:?}");
+    assert_eq!(outcome.text.trim(), wanted.trim(), "{settings}\n{script}\n{outcome:?}");
     assert!(outcome.status.success(), "{outcome:?}");
 }
 
@@ -168,4 +173,88 @@ fn protections_of_the_kernel_deny_even_root() {
     says("ProtectKernelModules=yes", &call("finit_module", "0, $s, 0"), "1");
     says("ProtectKernelLogs=yes", &call("syslog", "10, 0, 0"), "1");
     says("ProtectHostname=yes", "hostname changed 2>/dev/null || echo denied; readlink /proc/self/ns/uts | grep -c uts", "denied\n1");
+}
+
+#[test]
+fn paths_are_bound_emptied_and_kept_from_being_written_or_executed() {
+    let unit = Unit::new(
+        "TemporaryFileSystem=/var:ro,size=1M\nBindReadOnlyPaths=@/source:/var/lib/bound\nBindPaths=@/open:@/deep/there -/nowhere\n\
+         NoExecPaths=@\nExecPaths=@/open\nReadOnlyPaths=@\nReadWritePaths=@/work",
+    );
+    for name in ["source", "open", "work"] {
+        std::fs::create_dir(unit.path(name)).unwrap();
+    }
+    std::fs::create_dir_all(unit.path("deep/there")).unwrap();
+    std::fs::write(unit.path("source/file"), "bound").unwrap();
+    for name in ["open", "work"] {
+        std::fs::copy("/bin/true", unit.path(name).join("program")).unwrap();
+    }
+    let script = "ls /var; cat /var/lib/bound/file; echo; t() { touch $1 2>/dev/null && echo wrote ${1##*/} || echo kept ${1##*/}; }; \
+        t /var/a; t /var/lib/bound/b; t @/deep/there/c; t @/d; t @/work/e; @/open/program && echo ran; \
+        @/work/program 2>/dev/null || echo not executable";
+    let outcome = unit.run(script);
+    assert_eq!(outcome.text, "lib\nbound\nkept a\nkept b\nwrote c\nkept d\nwrote e\nran\nnot executable\n", "{outcome:?}");
+    assert!(unit.path("open/c").exists() && !std::path::Path::new("/var/lib/bound").exists());
+    let outcome = Unit::new("BindPaths=/no/such/source:/mnt").run("echo ran");
+    assert_eq!((outcome.status.code(), outcome.text.as_str()), (Some(226), ""), "{outcome:?}");
+}
+
+#[test]
+fn a_private_tmp_is_shared_by_the_processes_of_one_run_only() {
+    let unit = Unit::new("PrivateTmp=yes\nUser=nobody");
+    assert_eq!(unit.run("echo secret >/tmp/of-the-unit; echo more >/var/tmp/of-the-unit; stat -c %a /tmp").text, "1777\n");
+    assert_eq!(unit.run("cat /tmp/of-the-unit /var/tmp/of-the-unit").text, "secret\nmore\n");
+    assert!(!std::path::Path::new("/tmp/of-the-unit").exists());
+    assert_eq!(Unit::new("PrivateTmp=disconnected").run("ls /tmp").text, "");
+    for place in ["/tmp", "/var/tmp"] {
+        let own = PathBuf::from(place).join(format!("garboard-private-{}-box.service", unit.invocation()));
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&own).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o700, "others cannot look into it");
+        std::fs::remove_dir_all(own).unwrap();
+    }
+}
+
+#[test]
+fn namespaces_hide_the_network_the_processes_and_the_users() {
+    says("PrivateNetwork=yes", "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '; ping -c1 127.0.0.1 >/dev/null 2>&1; true", "lo");
+    says("ProtectProc=invisible\nUser=nobody", "test -e /proc/1 || echo hidden; test -e /proc/self && echo self", "hidden\nself");
+    says("ProcSubset=pid", "test -e /proc/cpuinfo || echo hidden", "hidden");
+    let map = "tr -s ' ' </proc/self/uid_map; grep -c 0000000000000000 /proc/self/status >/dev/null; mount -t tmpfs none /mnt 2>/dev/null || echo no mounts";
+    says("PrivateUsers=yes\nUser=nobody", &format!("id -u; {map}"), "65534\n 0 0 1\n 65534 65534 1\nno mounts");
+    says(
+        "PrivateUsers=yes",
+        "tr -s ' ' </proc/self/uid_map; hostname changed 2>/dev/null || echo root of nothing",
+        " 0 0 1\nroot of nothing",
+    );
+    let private = |kind: &str| {
+        format!("test \"$(readlink /proc/self/ns/{kind})\" = \"$(readlink /proc/{}/ns/{kind})\" || echo own {kind}", std::process::id())
+    };
+    says(
+        "PrivateIPC=yes\nProtectHostname=yes\nPrivateMounts=yes",
+        &[private("ipc"), private("uts"), private("mnt")].join(";"),
+        "own ipc\nown uts\nown mnt",
+    );
+}
+
+#[test]
+fn credentials_are_files_for_the_units_user_alone() {
+    let unit = Unit::new(
+        "LoadCredential=key:@/secret\nSetCredential=word:a\\nb\nLoadCredential=gone:/no/such\nSetCredential=gone:instead\nUser=nobody",
+    );
+    std::fs::write(unit.path("secret"), "swordfish").unwrap();
+    std::fs::set_permissions(unit.path("secret"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let outcome = unit.run("cd $CREDENTIALS_DIRECTORY; cat key; echo; cat word; echo; cat gone; echo; stat -c '%a %U' . key; cat @/secret 2>/dev/null || echo not the file itself");
+    assert_eq!(outcome.text, "swordfish\na\nb\ninstead\n500 nobody\n400 nobody\nnot the file itself\n", "{outcome:?}");
+    let outcome = Unit::new("LoadCredential=key:/no/such").run("echo ran");
+    assert_eq!((outcome.status.code(), outcome.text.as_str()), (Some(243), ""), "{outcome:?}");
+    assert!(outcome.error.contains("credential key from /no/such"), "{outcome:?}");
+}
+
+#[test]
+fn the_kernel_schedules_as_the_unit_says() {
+    says("CPUSchedulingPolicy=batch", "chrt -p $$ | grep -o SCHED_BATCH", "SCHED_BATCH");
+    says("CPUSchedulingPolicy=fifo\nCPUSchedulingPriority=7", "chrt -p $$ | grep -o -e SCHED_FIFO -e ' 7$' | tr -d ' '", "SCHED_FIFO\n7");
+    says("IOSchedulingClass=idle", "ionice -p $$", "idle");
+    says("IOSchedulingClass=best-effort\nIOSchedulingPriority=6", "ionice -p $$", "best-effort: prio 6");
+    says("CoredumpFilter=private-anonymous", "cat /proc/self/coredump_filter", "00000001");
 }

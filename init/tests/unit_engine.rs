@@ -395,6 +395,30 @@ fn garbage_on_the_sockets_hurts_nobody() {
 }
 
 #[test]
+fn a_service_that_closes_its_streams_or_lies_about_its_processes_hurts_itself_only() {
+    let lie = "%init notify MAINPID=$$(cat @/honest.pid) READY=1 STATUS=$$(seq -s- 2000); exec sleep 1000";
+    let engine = Engine::start(&[
+        ("default.target", "[Unit]\n"),
+        ("honest.service", "[Service]\nExecStart=/bin/sh -c 'echo $$$$ >@/honest.pid; exec sleep 1000'\n"),
+        ("closed.service", "[Service]\nExecStart=/bin/sh -c 'exec sleep 1000 <&- >&- 2>&-'\n"),
+        ("liar.service", &format!("[Service]\nType=notify\nNotifyAccess=all\nExecStart=/bin/sh -c '{lie}'\n")),
+    ]);
+    for unit in ["honest.service", "closed.service"] {
+        assert_eq!(engine.job("start", unit), "done", "{}", engine.log());
+    }
+    engine.until("the honest one's number", || !engine.read("honest.pid").trim().is_empty());
+    let honest = engine.pid("honest.service");
+    assert_eq!(engine.read("honest.pid").trim(), honest.to_string());
+    assert_eq!(engine.job("start", "liar.service"), "done", "{}", engine.log());
+    assert_ne!(engine.pid("liar.service"), honest);
+    assert!(engine.log().contains("which is no process of it: ignored"), "{}", engine.log());
+    for unit in ["liar.service", "closed.service"] {
+        assert_eq!(engine.job("stop", unit), "done", "{}", engine.log());
+    }
+    assert_eq!((engine.state("honest.service").as_str(), engine.pid("honest.service")), ("active/running", honest));
+}
+
+#[test]
 fn a_sandbox_hides_and_protects_and_the_unsupported_is_refused() {
     let script = "for path in /usr/x /etc/x @/work/ok; do touch $$path && echo wrote $$path; done; ls /root && echo root; ls /dev | wc -l; grep CapBnd /proc/self/status";
     let engine = Engine::start(&[

@@ -82,6 +82,11 @@ pub fn exec_helper(args: &[String]) -> ExitCode {
     exec::main(args)
 }
 
+/// `init map-ids PID UIDS GIDS`: writes the maps of a unit's user namespace.
+pub fn map_ids(args: &[String]) -> ExitCode {
+    exec::map_ids(args)
+}
+
 /// `init unit-engine PATHS.json`: the engine as an ordinary process over directories of its own, for tests. Orphans of its
 /// services come to it as they come to PID 1.
 pub fn unit_engine(args: &[String]) -> ExitCode {

@@ -231,6 +231,7 @@ impl Manager {
         if let Some(path) = &config.pid_file {
             let _ = std::fs::remove_file(path);
         }
+        self.remove_leftovers(unit, &config.exec);
         let keep_fds = match config.fd_store_preserve {
             FdStorePreserve::Yes => true,
             FdStorePreserve::No => false,

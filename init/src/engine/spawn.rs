@@ -9,11 +9,11 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, pipe_with};
-use unit_files::exec::{ExecCommand, ExecContext};
+use unit_files::exec::{ExecCommand, ExecContext, PrivateTmp};
 
 use super::cgroups::Cgroups;
-use super::exec::identity;
 use super::exec::spec::{Failure, Spec};
+use super::exec::{identity, private_tmp_name};
 use super::graph::UnitId;
 use super::manager::{Manager, Watch};
 use super::poller::Source;
@@ -151,6 +151,33 @@ impl Manager {
         }
         runtime.oom_kills = self.cgroups.oom_kills(&relative);
         Ok(relative)
+    }
+
+    /// Removes what a run of a unit has left: its credentials, and its private `/tmp`, which may be large and on a slow disk.
+    pub fn remove_leftovers(&mut self, unit: UnitId, context: &ExecContext) {
+        let name = self.name(unit);
+        if !context.credentials.is_empty() {
+            let [runtime, ..] = &self.paths.directories;
+            let _ = std::fs::remove_dir_all(format!("{runtime}/credentials/{name}"));
+        }
+        if context.private_tmp != PrivateTmp::Connected {
+            return;
+        }
+        let invocation = self.units.get(&unit).map(|runtime| runtime.invocation.clone()).unwrap_or_default();
+        let own = private_tmp_name(&name, &invocation);
+        let left: Vec<String> = ["/tmp", "/var/tmp"]
+            .iter()
+            .map(|place| format!("{place}/{own}"))
+            .filter(|path| !invocation.is_empty() && std::path::Path::new(path).exists())
+            .collect();
+        if left.is_empty() {
+            return;
+        }
+        let words = ["rm", "-rf", "--one-file-system", "--"].into_iter().map(str::to_owned);
+        let command = ExecCommand { path: "rm".into(), argv: words.chain(left).collect(), no_expansion: true, ..ExecCommand::default() };
+        if let Err(why) = self.spawn_in("private-tmp-removal", "init.scope", "", &Process::new(&command, &ExecContext::default())) {
+            self.reporter.unit(&name, 4, &format!("its private /tmp cannot be removed: {why}"));
+        }
     }
 
     /// Forgets and removes the control group of a unit that is down, unless something is left in it.

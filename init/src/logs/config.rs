@@ -102,7 +102,7 @@ fn set_or_default<T>(slot: &mut T, value: &str, default: T, parse: impl Fn(&str)
 }
 
 /// Bytes, with systemd's suffixes K, M, G, T to the base 1024.
-fn size(text: &str) -> Option<u64> {
+pub fn size(text: &str) -> Option<u64> {
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, suffix) = text.split_at_checked(split)?;

@@ -64,8 +64,8 @@ pub struct Daemon {
 }
 
 /// Runs until killed.
-pub fn main() -> ExitCode {
-    match run() {
+pub fn main(root: &Path) -> ExitCode {
+    match run(root) {
         Ok(never) => match never {},
         Err(error) => {
             kmsg::error(&format!("log-daemon: {error}"));
@@ -74,8 +74,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run() -> rustix::io::Result<std::convert::Infallible> {
-    let mut daemon = Daemon::new(Path::new("/"))?;
+fn run(root: &Path) -> rustix::io::Result<std::convert::Infallible> {
+    let mut daemon = Daemon::new(root)?;
     for (name, fd) in crate::sys::activation::take_listen_fds() {
         daemon.adopt(&name, fd)?;
     }
@@ -385,6 +385,7 @@ fn anonymous_header(unit: String) -> StreamHeader {
         invocation: String::new(),
         rate_interval_usec: None,
         rate_burst: None,
+        max_level: None,
     }
 }
 

@@ -31,6 +31,9 @@ pub struct StreamHeader {
     /// `LogRateLimitBurst=`; 0 is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_burst: Option<u64>,
+    /// `LogLevelMax=`: lines that matter less are not stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_level: Option<u8>,
 }
 
 /// A native datagram.

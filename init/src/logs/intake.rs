@@ -92,6 +92,9 @@ impl Intake {
             Some((level, rest)) if header.level_prefix => (level, rest),
             _ => (header.priority & 7, line),
         };
+        if header.max_level.is_some_and(|most| priority > most) {
+            return;
+        }
         let limit = RateLimit {
             interval: header.rate_interval_usec.unwrap_or(self.limit.interval),
             burst: header.rate_burst.unwrap_or(self.limit.burst),

@@ -19,9 +19,17 @@ pub mod rate_limit;
 pub mod segments;
 pub mod store;
 
-/// `init log-daemon`.
-pub fn daemon(_args: &[String]) -> ExitCode {
-    daemon::main()
+/// `init log-daemon [--root DIRECTORY]`.
+pub fn daemon(args: &[String]) -> ExitCode {
+    let root = match args {
+        [] => Path::new("/"),
+        [option, root] if option == "--root" => Path::new(root),
+        _ => {
+            eprintln!("init log-daemon: nothing but --root DIRECTORY is understood");
+            return ExitCode::from(2);
+        }
+    };
+    daemon::main(root)
 }
 
 /// The front-end `journalctl`.

@@ -36,13 +36,20 @@ pub struct Filter {
 }
 
 /// Text to look for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Grep {
-    /// The text; in lower case when case does not matter.
-    pub text: String,
-    /// Whether case matters.
-    pub case_sensitive: bool,
+    text: String,
+    case_sensitive: bool,
+    pattern: regex_lite::Regex,
 }
+
+impl PartialEq for Grep {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.text, self.case_sensitive) == (&other.text, other.case_sensitive)
+    }
+}
+
+impl Eq for Grep {}
 
 impl Filter {
     /// Whether an entry of `boot` is wanted.
@@ -61,9 +68,17 @@ impl Filter {
 }
 
 impl Grep {
+    /// A regular expression.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn new(text: &str, case_sensitive: bool) -> Result<Grep, regex_lite::Error> {
+        let pattern = regex_lite::RegexBuilder::new(text).case_insensitive(!case_sensitive).build()?;
+        Ok(Grep { text: text.to_owned(), case_sensitive, pattern })
+    }
+
     fn is_in(&self, message: &[u8]) -> bool {
-        let text = String::from_utf8_lossy(message);
-        if self.case_sensitive { text.contains(&self.text) } else { text.to_lowercase().contains(&self.text) }
+        self.pattern.is_match(&String::from_utf8_lossy(message))
     }
 }
 
@@ -155,6 +170,11 @@ impl Position {
     /// Whether an entry at `place` (segment and offset) was read already.
     pub fn is_behind(&self, place: (u64, u64)) -> bool {
         place < (self.segment, self.offset as u64)
+    }
+
+    /// The beginning of a segment.
+    pub fn at_segment(segment: u64) -> Position {
+        Position { segment, ..Position::default() }
     }
 
     /// The end of what is stored now.

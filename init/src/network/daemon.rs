@@ -7,6 +7,8 @@
 use super::dhcp_message::{Lease, Message};
 use super::dhcp_state::{Action, Client, Event, Identity};
 use super::dhcp_transport::Transport;
+use super::host_facts::{driver_of, is_hardware, mac_text, now_ms, own_hostname, random_seed, unix_seconds};
+use super::ipv6::{Ipv6, is_ipv6_news};
 use super::netlink::{self, Address, Link, Request, Route};
 use super::netlink_socket::Netlink;
 use super::network_file::NetworkFile;
@@ -21,7 +23,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Where the daemon reads and writes.
 #[derive(Clone, Debug)]
@@ -33,7 +35,7 @@ pub struct Paths {
 }
 
 impl Paths {
-    fn run(&self, name: &str) -> PathBuf {
+    pub(super) fn run(&self, name: &str) -> PathBuf {
         self.root.join("run/garboard").join(name)
     }
 
@@ -55,12 +57,13 @@ pub(super) struct Managed {
     pub(super) carrier: bool,
     pub(super) carrier_since: u64,
     pub(super) configured_after: Option<u64>,
+    pub(super) ipv6: Ipv6,
 }
 
 /// The daemon.
 pub struct Daemon {
-    paths: Paths,
-    netlink: Netlink,
+    pub(super) paths: Paths,
+    pub(super) netlink: Netlink,
     pub(super) settings: Settings,
     inotify: OwnedFd,
     pub(super) links: BTreeMap<u32, Link>,
@@ -70,18 +73,10 @@ pub struct Daemon {
     /// What the daemon before us had set, by link name.
     inherited: BTreeMap<String, LinkState>,
     pub(super) problems: Vec<String>,
-    published: Option<NetworkStatus>,
-    buffer: Vec<u8>,
-}
-
-/// Milliseconds since the kernel started, sleep included: a lease runs out while the host sleeps, too.
-fn now_ms() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
-}
-
-fn unix_seconds() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    pub(super) published: Option<NetworkStatus>,
+    pub(super) buffer: Vec<u8>,
+    /// Links whose `.link` file was applied.
+    pub(super) adopted: BTreeSet<u32>,
 }
 
 impl Daemon {
@@ -101,6 +96,7 @@ impl Daemon {
             problems: Vec::new(),
             published: None,
             buffer: vec![0; 4096],
+            adopted: BTreeSet::new(),
             paths,
         };
         daemon.watch_settings();
@@ -119,7 +115,8 @@ impl Daemon {
 
     /// Waits for the next event, at most `longest` milliseconds, and handles what there is.
     pub fn turn(&mut self, longest: Option<u64>) -> io::Result<()> {
-        let due = self.managed.values().filter_map(|managed| managed.client.as_ref()?.deadline()).min();
+        let four = self.managed.values().filter_map(|managed| managed.client.as_ref()?.deadline());
+        let due = four.chain(self.managed.values().filter_map(|managed| managed.ipv6.deadline())).min();
         let wait = [due.map(|due| due.saturating_sub(now_ms())), longest].into_iter().flatten().min();
         let timeout = wait.map(|ms| rustix::event::Timespec { tv_sec: (ms / 1000) as i64, tv_nsec: (ms % 1000 * 1_000_000) as i64 });
         let mut fds = vec![
@@ -127,7 +124,7 @@ impl Daemon {
             PollFd::from_borrowed_fd(self.inotify.as_fd(), PollFlags::IN),
         ];
         for managed in self.managed.values() {
-            fds.extend(managed.transport.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+            fds.extend(managed.transport.fds().chain(managed.ipv6.fd()).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         }
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -142,7 +139,9 @@ impl Daemon {
             self.reload();
         }
         self.hear_servers();
+        self.hear_servers6();
         self.tick();
+        self.tick6();
         self.publish();
         Ok(())
     }
@@ -175,6 +174,7 @@ impl Daemon {
         }
         eprintln!("<6>network files have changed, applying them");
         self.settings = settings;
+        self.make_virtual_links();
         for index in self.links.keys().copied().collect::<Vec<_>>() {
             self.look_at(index);
         }
@@ -188,32 +188,41 @@ impl Daemon {
         self.defaults.clear();
         messages.extend(self.netlink.request(&Request::DumpAddresses)?);
         messages.extend(self.netlink.request(&Request::DumpRoutes)?);
+        // Their absence costs DHCPv6, not the network: IPv6 may be switched off.
+        messages.extend(self.netlink.request(&Request::DumpRouterFlags).unwrap_or_default());
+        let news = messages.iter().filter(|message| is_ipv6_news(message)).cloned().collect::<Vec<_>>();
         messages.into_iter().for_each(|message| self.note(message));
         let gone: Vec<u32> = self.managed.keys().filter(|index| !self.links.contains_key(index)).copied().collect();
         gone.into_iter().for_each(|index| drop(self.managed.remove(&index)));
+        self.make_virtual_links();
         for index in self.links.keys().copied().collect::<Vec<_>>() {
             self.look_at(index);
         }
+        news.iter().for_each(|message| self.hear_router(message));
         Ok(())
     }
 
     fn hear_kernel(&mut self) -> io::Result<()> {
         let Some(messages) = self.netlink.changes() else { return self.refresh() };
-        let mut touched = BTreeSet::new();
+        let (mut touched, mut routers) = (BTreeSet::new(), Vec::new());
         for message in messages {
             if let netlink::Message::Link(link) = &message {
                 touched.insert(link.index);
+            } else if is_ipv6_news(&message) {
+                routers.push(message.clone());
             }
             self.note(message);
         }
         touched.into_iter().for_each(|index| self.look_at(index));
+        routers.iter().for_each(|message| self.hear_router(message));
         Ok(())
     }
 
-    fn note(&mut self, message: netlink::Message) {
+    pub(super) fn note(&mut self, message: netlink::Message) {
         match message {
             netlink::Message::Link(link) => drop(self.links.insert(link.index, link)),
             netlink::Message::LinkGone(index) => {
+                self.adopted.remove(&index);
                 self.links.remove(&index);
                 self.managed.remove(&index);
             }
@@ -232,9 +241,12 @@ impl Daemon {
     }
 
     /// Decides about a link: is it ours, by which file, has its carrier changed.
-    fn look_at(&mut self, index: u32) {
+    pub(super) fn look_at(&mut self, index: u32) {
         let Some(link) = self.links.get(&index).cloned() else { return };
         let driver = driver_of(&self.paths.root, &link.name);
+        if self.adopt_link_file(&link, driver.as_deref()) {
+            return;
+        }
         let file = match self.settings.file_for(&link, driver.as_deref()) {
             Some(file) if file.unmanaged => None,
             Some(file) => Some(file.clone()),
@@ -250,6 +262,9 @@ impl Daemon {
             self.managed.insert(index, managed);
             self.prepare(&link);
             self.apply(index);
+            self.join_master(&link);
+            self.make_virtual_links();
+            self.look_at_ipv6(index);
         }
         let Some(managed) = self.managed.get_mut(&index) else { return };
         if managed.carrier == link.carrier {
@@ -264,16 +279,21 @@ impl Daemon {
         }
         let event = if link.carrier { Event::CarrierUp } else { Event::CarrierDown };
         self.feed(index, event);
+        if link.carrier {
+            self.link_up6(index);
+        }
     }
 
     fn begin(&mut self, link: &Link, file: NetworkFile) -> Managed {
         let mac = link.mac.unwrap_or_default();
-        let old = self.managed.remove(&link.index);
+        let mut old = self.managed.remove(&link.index);
+        let old_ipv6 = old.as_mut().map(|old| std::mem::take(&mut old.ipv6));
         let remembered = old.as_ref().and_then(|old| old.client.as_ref()?.lease().cloned()).or_else(|| self.stored_lease(link));
         let applied = match old {
             Some(old) => old.applied,
             None => self.inherited.remove(&link.name).map(|state| self.still_there(state, link.index)).unwrap_or_default(),
         };
+        let ipv6 = old_ipv6.unwrap_or_else(|| Ipv6::inheriting(&file, &applied));
         let present = |lease: &Lease| applied.addresses.iter().any(|address| address.address == IpAddr::V4(lease.address));
         let inherited = remembered.clone().filter(|lease| file.dhcp && present(lease));
         let client = (file.dhcp && link.mac.is_some()).then(|| {
@@ -292,6 +312,7 @@ impl Daemon {
             carrier: false,
             carrier_since: now_ms(),
             configured_after: None,
+            ipv6,
         }
     }
 
@@ -393,7 +414,7 @@ impl Daemon {
     }
 
     /// Brings a link's addresses and routes from what we have set to what is wanted.
-    fn apply(&mut self, index: u32) {
+    pub(super) fn apply(&mut self, index: u32) {
         let Some(managed) = self.managed.get_mut(&index) else { return };
         let lease = managed.client.as_ref().and_then(Client::lease);
         // Until a client that may confirm its lease has an answer, what the daemon before us had set stays, and so does what
@@ -401,8 +422,9 @@ impl Daemon {
         let inherited = managed.inherited.as_ref().filter(|_| lease.is_none());
         managed.desired = plan::desired(index, &managed.file, lease.or(inherited));
         if inherited.is_some() {
-            managed.desired.leased = None;
+            managed.desired.leased.clear();
         }
+        managed.ipv6.add_to(index, &managed.file, &mut managed.desired, now_ms());
         let mut requests = plan::changes(&managed.applied, &managed.desired);
         let present = self.links.get(&index).map(|link| link.mtu);
         if let Some(mtu) = managed.desired.mtu.filter(|mtu| present != Some(*mtu)) {
@@ -412,20 +434,24 @@ impl Daemon {
         requests.iter().for_each(|request| self.ask(index, request));
     }
 
-    fn ask(&mut self, index: u32, request: &Request) {
+    pub(super) fn ask(&mut self, index: u32, request: &Request) {
         if let Err(error) = self.netlink.request(request) {
             // What was to be removed may be gone already: a link that went down takes its routes along.
             let removal = matches!(request, Request::RemoveAddress(_) | Request::RemoveRoute(_));
             let name = self.links.get(&index).map(|link| link.name.clone()).unwrap_or_default();
             if !removal {
-                let problem = format!("{name}: the kernel refused {request:?}: {error}");
-                eprintln!("<4>{problem}");
-                self.problems.retain(|known| *known != problem);
-                self.problems.push(problem);
-                let excess = self.problems.len().saturating_sub(20);
-                self.problems.drain(..excess);
+                self.problem(format!("{name}: the kernel refused {request:?}: {error}"));
             }
         }
+    }
+
+    /// Says what could not be done, in the log and in what is published.
+    pub(super) fn problem(&mut self, problem: String) {
+        eprintln!("<4>{problem}");
+        self.problems.retain(|known| *known != problem);
+        self.problems.push(problem);
+        let excess = self.problems.len().saturating_sub(20);
+        self.problems.drain(..excess);
     }
 
     fn hear_servers(&mut self) {
@@ -450,55 +476,4 @@ impl Daemon {
             }
         }
     }
-
-    /// Writes the files for others when anything in them has changed.
-    fn publish(&mut self) {
-        let status = self.current_status();
-        if self.published.as_ref() == Some(&status) {
-            return;
-        }
-        let json = serde_json::to_string_pretty(&status).unwrap_or_default();
-        for (path, text) in [
-            (self.paths.run("resolv.conf"), published::resolv_conf(&status)),
-            (self.paths.run("environment"), published::environment(&status)),
-            // Last: who waits for it finds the others written.
-            (self.paths.run("network.json"), json),
-        ] {
-            if let Err(error) = published::write_whole(&path, &text) {
-                eprintln!("<3>cannot write {}: {error}", path.display());
-            }
-        }
-        super::time_sources::publish(&self.paths.root, &published::chrony_sources(&status));
-        if status.online && self.published.as_ref().is_none_or(|before| !before.online) {
-            eprintln!("<6>online");
-        }
-        self.published = Some(status);
-    }
-}
-
-fn is_hardware(link: &Link) -> bool {
-    link.ethernet && link.kind.is_none() && !link.loopback
-}
-
-/// A link's hardware address as people write it.
-pub(super) fn mac_text(link: &Link) -> String {
-    link.mac.map(|mac| mac.map(|byte| format!("{byte:02x}")).join(":")).unwrap_or_default()
-}
-
-fn driver_of(root: &Path, link: &str) -> Option<String> {
-    let target = std::fs::read_link(root.join("sys/class/net").join(link).join("device/driver")).ok()?;
-    Some(target.file_name()?.to_string_lossy().into_owned())
-}
-
-/// The name that somebody gave this host; the image's own default is nobody's.
-fn own_hostname(root: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(root.join("etc/hostname")).ok()?;
-    let name = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))?;
-    (!["garboard", "localhost", "(none)"].contains(&name)).then(|| name.to_owned())
-}
-
-fn random_seed() -> u64 {
-    let mut bytes = [0; 8];
-    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::NONBLOCK);
-    u64::from_ne_bytes(bytes) ^ now_ms()
 }

@@ -1,8 +1,9 @@
 //! The network: links, addresses, DHCP, and what is written for others below `/run/garboard`.
 //!
 //! - [`frame`], [`dhcp_message`], [`dhcp_state`], [`dhcp_transport`]: the DHCPv4 client, from bytes to state machine to sockets.
-//! - [`netlink`], [`netlink_socket`]: the kernel.
-//! - [`network_file`], [`settings`]: what people ask for; [`plan`]: what follows from it.
+//! - [`router_advertisement`], [`dhcp6_message`], [`dhcp6_state`], [`dhcp6_transport`]: what routers say, and the DHCPv6 client; `ipv6` joins them.
+//! - [`netlink`], [`netlink_links`], [`netlink_socket`]: the kernel.
+//! - [`network_file`], [`netdev_file`], [`link_file`], [`settings`]: what people ask for; [`plan`]: what follows from it.
 //! - [`daemon`] does it, [`status`] sums it up; [`published`] and [`time_sources`] tell others; [`wait`](mod@wait) waits for it.
 
 use std::path::{Path, PathBuf};
@@ -10,22 +11,38 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 pub mod daemon;
+pub mod dhcp6_message;
+pub mod dhcp6_state;
+pub mod dhcp6_transport;
 pub mod dhcp_message;
 pub mod dhcp_state;
 pub mod dhcp_transport;
+pub mod file_syntax;
 pub mod frame;
+pub mod host_facts;
+mod ipv6;
+pub mod link_file;
+pub mod link_match;
+pub mod netdev_file;
 pub mod netlink;
+pub mod netlink_links;
 pub mod netlink_socket;
 pub mod network_file;
 pub mod plan;
 pub mod published;
+pub mod router_advertisement;
 pub mod settings;
 pub mod status;
 pub mod time_sources;
+mod virtual_links;
 pub mod wait;
 
 #[cfg(test)]
 mod dnsmasq_tests;
+#[cfg(test)]
+mod ipv6_tests;
+#[cfg(test)]
+mod lab;
 
 /// `init network-daemon`.
 pub fn daemon(args: &[String]) -> ExitCode {

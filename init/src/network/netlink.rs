@@ -4,6 +4,7 @@
 //! largest dependency of the binary. Promises: any bytes can be parsed without a panic.
 #![deny(clippy::indexing_slicing)]
 
+use super::netlink_links::{self, VirtualLink};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const RTM_NEWLINK: u16 = 16;
@@ -21,6 +22,9 @@ const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_REPLACE: u16 = 0x100;
+const NLM_F_EXCL: u16 = 0x200;
+/// What the kernel does not use of a router advertisement.
+const RTM_NEWNDUSEROPT: u16 = 68;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -35,8 +39,8 @@ const RTN_UNICAST: u8 = 1;
 const RTNH_F_ONLINK: u32 = 4;
 const IFA_F_TENTATIVE: u32 = 0x40;
 
-/// Multicast groups: links, IPv4 and IPv6 addresses, IPv4 and IPv6 routes.
-pub const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
+/// Multicast groups: links, IPv4 and IPv6 addresses, IPv4 and IPv6 routes, and what routers say that the kernel does not use.
+pub const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400 | 0x800 | 0x8_0000;
 
 /// A network interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -110,6 +114,22 @@ pub enum Message {
     Route(Route),
     /// A route is gone.
     RouteGone(Route),
+    /// What routers say is to be asked of DHCPv6 on a link.
+    RouterFlags {
+        /// The link.
+        link: u32,
+        /// Addresses.
+        managed: bool,
+        /// Everything else.
+        other: bool,
+    },
+    /// Options of a router advertisement that are left to us, as they came.
+    RouterOptions {
+        /// The link.
+        link: u32,
+        /// The options.
+        options: Vec<u8>,
+    },
     /// The end of a dump.
     Done,
     /// Answer to a request: 0 or an error number.
@@ -123,6 +143,8 @@ pub enum Message {
 pub enum Request {
     /// All links.
     DumpLinks,
+    /// What routers have said on all links.
+    DumpRouterFlags,
     /// All addresses.
     DumpAddresses,
     /// All routes.
@@ -135,6 +157,22 @@ pub enum Request {
         up: bool,
         /// New MTU.
         mtu: Option<u32>,
+    },
+    /// Make a virtual link.
+    CreateLink(VirtualLink),
+    /// Put a link into a bridge or bond.
+    SetMaster {
+        /// Which.
+        index: u32,
+        /// The bridge or bond.
+        master: u32,
+    },
+    /// Give a link another name, which it takes while it is down.
+    Rename {
+        /// Which.
+        index: u32,
+        /// The name.
+        name: String,
     },
     /// Add or refresh an address; seconds it is valid, `None` for ever. The kernel's own prefix route is made too.
     AddAddress(Address, Option<u32>),
@@ -154,6 +192,26 @@ pub fn encode(request: &Request, sequence: u32) -> Vec<u8> {
             out.extend_from_slice(&[0; 16]);
             (RTM_GETLINK, NLM_F_DUMP)
         }
+        Request::DumpRouterFlags => {
+            out.push(AF_INET6);
+            out.extend_from_slice(&[0; 15]);
+            (RTM_GETLINK, NLM_F_DUMP)
+        }
+        Request::CreateLink(link) => {
+            out.extend_from_slice(&[0; 16]);
+            netlink_links::encode_virtual(&mut out, link);
+            (RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)
+        }
+        Request::SetMaster { index, master } => {
+            encode_link_header(&mut out, *index, 0, 0);
+            attribute(&mut out, 10, &master.to_ne_bytes());
+            (RTM_NEWLINK, NLM_F_ACK)
+        }
+        Request::Rename { index, name } => {
+            encode_link_header(&mut out, *index, 0, 0);
+            attribute(&mut out, 3, &netlink_links::zero_ended(name));
+            (RTM_NEWLINK, NLM_F_ACK)
+        }
         Request::DumpAddresses => {
             out.extend_from_slice(&[0; 8]);
             (RTM_GETADDR, NLM_F_DUMP)
@@ -163,10 +221,7 @@ pub fn encode(request: &Request, sequence: u32) -> Vec<u8> {
             (RTM_GETROUTE, NLM_F_DUMP)
         }
         Request::SetLink { index, up, mtu } => {
-            out.extend_from_slice(&[0; 4]);
-            out.extend_from_slice(&index.to_ne_bytes());
-            out.extend_from_slice(&if *up { IFF_UP } else { 0 }.to_ne_bytes());
-            out.extend_from_slice(&IFF_UP.to_ne_bytes());
+            encode_link_header(&mut out, *index, if *up { IFF_UP } else { 0 }, IFF_UP);
             if let Some(mtu) = mtu {
                 attribute(&mut out, 4, &mtu.to_ne_bytes());
             }
@@ -210,7 +265,7 @@ pub fn encode(request: &Request, sequence: u32) -> Vec<u8> {
 
 /// Whether a request is answered by a dump rather than one acknowledgement.
 pub fn is_dump(request: &Request) -> bool {
-    matches!(request, Request::DumpLinks | Request::DumpAddresses | Request::DumpRoutes)
+    matches!(request, Request::DumpLinks | Request::DumpRouterFlags | Request::DumpAddresses | Request::DumpRoutes)
 }
 
 /// The messages in one datagram, with their sequence numbers.
@@ -228,6 +283,10 @@ fn decode_one(kind: u16, payload: &[u8]) -> Option<Message> {
     Some(match kind {
         2 => Message::Error(u32_at(payload, 0)?.cast_signed().saturating_neg()),
         3 => Message::Done,
+        // The same message of the IPv6 family has only that family's part, and not what a link is.
+        RTM_NEWLINK if payload.first() == Some(&AF_INET6) => netlink_links::decode_router_flags(payload)?,
+        RTM_NEWNDUSEROPT => netlink_links::decode_router_options(payload)?,
+        RTM_DELLINK if payload.first() == Some(&AF_INET6) => Message::Other,
         RTM_NEWLINK => Message::Link(decode_link(payload)?),
         RTM_DELLINK => Message::LinkGone(u32_at(payload, 4)?),
         RTM_NEWADDR => {
@@ -310,6 +369,14 @@ fn decode_route(payload: &[u8]) -> Option<Route> {
     Some(route)
 }
 
+/// `struct ifinfomsg`: which link, its flags, and which of them are meant.
+fn encode_link_header(out: &mut Vec<u8>, index: u32, flags: u32, mask: u32) {
+    out.extend_from_slice(&[0; 4]);
+    for word in [index, flags, mask] {
+        out.extend_from_slice(&word.to_ne_bytes());
+    }
+}
+
 fn encode_address(out: &mut Vec<u8>, address: &Address) {
     out.extend_from_slice(&[family_of(address.address), address.prefix, 0, RT_SCOPE_UNIVERSE]);
     out.extend_from_slice(&address.link.to_ne_bytes());
@@ -338,7 +405,7 @@ fn encode_route(out: &mut Vec<u8>, route: &Route) {
     }
 }
 
-fn attribute(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub(super) fn attribute(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
     out.extend_from_slice(&((value.len() + 4) as u16).to_ne_bytes());
     out.extend_from_slice(&kind.to_ne_bytes());
     out.extend_from_slice(value);
@@ -346,7 +413,7 @@ fn attribute(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
 }
 
 /// Kind and value of each attribute.
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let (length, kind) = (usize::from(u16_at(bytes, 0)?), u16_at(bytes, 2)?);
         let value = bytes.get(4..length)?;
@@ -383,11 +450,11 @@ fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value.split(|b| *b == 0).next().unwrap_or_default()).into_owned()
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+pub(super) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 

@@ -3,30 +3,9 @@
 //! Pure. What is not known is a complaint with file and line, never a reason to leave a host without its network: only an unknown
 //! condition in `[Match]` makes a file match nothing, since guessing could configure the wrong link.
 
-use super::netlink::Link;
-use crate::glob;
+use super::file_syntax::{Prefix, assignments, boolean, prefix, size, words};
+use super::link_match::Match;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-/// A network with a prefix length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Prefix {
-    /// Address.
-    pub address: IpAddr,
-    /// Length.
-    pub length: u8,
-}
-
-/// `[Match]`: each list that is not empty must have a member that matches.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Match {
-    names: Vec<String>,
-    macs: Vec<[u8; 6]>,
-    permanent_macs: Vec<[u8; 6]>,
-    types: Vec<String>,
-    kinds: Vec<String>,
-    drivers: Vec<String>,
-    impossible: bool,
-}
 
 /// `[Route]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +74,33 @@ pub struct NetworkFile {
     pub accept_ra: bool,
     /// `[DHCPv4]`.
     pub dhcp_options: DhcpOptions,
+    /// `[IPv6AcceptRA]` and `[DHCPv6]`.
+    pub ipv6: Ipv6Options,
+    /// `VLAN=`: virtual links to be made on this one.
+    pub vlans: Vec<String>,
+    /// `Bridge=` or `Bond=`: what this link is put into.
+    pub master: Option<String>,
+}
+
+/// `[IPv6AcceptRA]`, `[DHCPv6]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv6Options {
+    /// Take name servers of router advertisements.
+    pub use_dns: bool,
+    /// Take domains of router advertisements.
+    pub use_domains: bool,
+    /// Ask DHCPv6 when routers say so.
+    pub dhcp: bool,
+    /// Take addresses of DHCPv6.
+    pub dhcp_use_address: bool,
+    /// Take name servers of DHCPv6.
+    pub dhcp_use_dns: bool,
+    /// Take domains of DHCPv6.
+    pub dhcp_use_domains: bool,
+    /// Take time servers of DHCPv6.
+    pub dhcp_use_ntp: bool,
+    /// `WithoutRA=solicit`: ask although no router has spoken.
+    pub without_router: bool,
 }
 
 impl NetworkFile {
@@ -125,62 +131,47 @@ impl NetworkFile {
                 hostname: None,
                 route_metric: None,
             },
+            ipv6: Ipv6Options {
+                use_dns: true,
+                use_domains: true,
+                dhcp: true,
+                dhcp_use_address: true,
+                dhcp_use_dns: true,
+                dhcp_use_domains: true,
+                dhcp_use_ntp: true,
+                without_router: false,
+            },
+            vlans: Vec::new(),
+            master: None,
         }
     }
 
     /// Reads a file; the second part is what could not be used, one line each.
+    #[cfg(test)]
     pub fn parse(name: &str, text: &str) -> (NetworkFile, Vec<String>) {
+        Self::parse_with_drop_ins(name, &[(name.to_owned(), text.to_owned())])
+    }
+
+    /// Reads a file and its drop-ins: names and texts, in the order in which they count.
+    pub fn parse_with_drop_ins(name: &str, texts: &[(String, String)]) -> (NetworkFile, Vec<String>) {
         let mut reader = Reader { file: NetworkFile { name: name.into(), dhcp: false, ..NetworkFile::fallback() }, route: None };
         let mut complaints = Vec::new();
-        let mut section = String::new();
-        for (number, line) in logical_lines(text) {
-            if let Some(header) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-                section = header.to_owned();
-                reader.begin_section(&section);
-                continue;
+        for (source, text) in texts {
+            for (number, section, line) in assignments(text) {
+                let result = line.and_then(|(key, value)| match key.as_str() {
+                    "" if value.is_empty() => {
+                        reader.begin_section(&section);
+                        Ok(())
+                    }
+                    key => reader.set(&section, key, &value),
+                });
+                if let Err(problem) = result {
+                    complaints.push(format!("{source}:{number}: {problem}"));
+                }
             }
-            let result = match line.split_once('=') {
-                Some((key, value)) => reader.set(&section, key.trim(), value.trim()),
-                None => Err("this is neither [Section] nor Key=Value".into()),
-            };
-            if let Err(problem) = result {
-                complaints.push(format!("{name}:{number}: {problem}"));
-            }
+            reader.begin_section("");
         }
-        reader.begin_section("");
         (reader.file, complaints)
-    }
-}
-
-impl Match {
-    /// Whether a link is meant; `driver` is its driver's name.
-    pub fn matches(&self, link: &Link, driver: Option<&str>) -> bool {
-        if self.impossible || link.loopback {
-            return false;
-        }
-        // Containers' interfaces come and go by the hundred: a file must name virtual ones to mean them.
-        if link.kind.is_some() && self.kinds.is_empty() && !self.names.iter().any(|pattern| pattern != "*") {
-            return false;
-        }
-        let kind = link.kind.as_deref().unwrap_or_default();
-        let kind_of_link = if link.ethernet { "ether" } else { "none" };
-        any_pattern(&self.names, &link.name)
-            && (self.macs.is_empty() || link.mac.is_some_and(|mac| self.macs.contains(&mac)))
-            && (self.permanent_macs.is_empty() || link.permanent_mac.or(link.mac).is_some_and(|mac| self.permanent_macs.contains(&mac)))
-            && (any_pattern(&self.types, kind_of_link) || any_pattern(&self.types, kind))
-            && any_pattern(&self.kinds, kind)
-            && any_pattern(&self.drivers, driver.unwrap_or_default())
-    }
-}
-
-/// A list of patterns; a leading `!` on the first turns the whole list round.
-fn any_pattern(patterns: &[String], text: &str) -> bool {
-    let Some(first) = patterns.first() else { return true };
-    match first.strip_prefix('!') {
-        Some(first) => {
-            !std::iter::once(first).chain(patterns.iter().skip(1).map(String::as_str)).any(|pattern| glob::matches(pattern, text))
-        }
-        None => patterns.iter().any(|pattern| glob::matches(pattern, text)),
     }
 }
 
@@ -216,26 +207,7 @@ impl Reader {
         let bad = || format!("cannot read '{value}' as a value of {key}=");
         let flag = || boolean(value).ok_or_else(bad);
         match (section, key) {
-            ("Match", "Name") => words(&mut file.matching.names, value),
-            ("Match", "Type") => words(&mut file.matching.types, value),
-            ("Match", "Kind") => words(&mut file.matching.kinds, value),
-            ("Match", "Driver") => words(&mut file.matching.drivers, value),
-            ("Match", "MACAddress" | "PermanentMACAddress") => {
-                let list = if key == "MACAddress" { &mut file.matching.macs } else { &mut file.matching.permanent_macs };
-                for word in value.split_whitespace() {
-                    match mac(word) {
-                        Some(mac) => list.push(mac),
-                        None => {
-                            file.matching.impossible = true;
-                            return Err(format!("'{word}' is no hardware address, so this file matches no link"));
-                        }
-                    }
-                }
-            }
-            ("Match", _) => {
-                file.matching.impossible = true;
-                return Err(format!("{key}= in [Match] is not supported, so this file matches no link"));
-            }
+            ("Match", _) => return file.matching.set(key, value),
             ("Link", "MTUBytes") => file.mtu = Some(size(value).filter(|mtu| (68..=65536).contains(mtu)).ok_or_else(bad)?),
             ("Link", "Unmanaged") => file.unmanaged = flag()?,
             // An operational state such as `routable` means yes.
@@ -296,6 +268,22 @@ impl Reader {
                     _ => return Err(format!("{key}= in [Route] is not supported and is ignored")),
                 }
             }
+            ("Network", "VLAN") => words(&mut file.vlans, value),
+            ("Network", "Bridge" | "Bond") => file.master = (!value.is_empty()).then(|| value.to_owned()),
+            ("IPv6AcceptRA", "UseDNS") => file.ipv6.use_dns = flag()?,
+            ("IPv6AcceptRA", "UseDomains") => file.ipv6.use_domains = value != "route" && flag()?,
+            ("IPv6AcceptRA", "DHCPv6Client") => file.ipv6.dhcp = value == "always" || flag()?,
+            ("DHCPv6", "UseAddress") => file.ipv6.dhcp_use_address = flag()?,
+            ("DHCPv6", "UseDNS") => file.ipv6.dhcp_use_dns = flag()?,
+            ("DHCPv6", "UseDomains") => file.ipv6.dhcp_use_domains = value != "route" && flag()?,
+            ("DHCPv6", "UseNTP") => file.ipv6.dhcp_use_ntp = flag()?,
+            ("DHCPv6", "WithoutRA") => {
+                file.ipv6.without_router = match value {
+                    "solicit" => true,
+                    "no" => false,
+                    _ => return Err(bad()),
+                }
+            }
             ("DHCPv4" | "DHCP", _) => set_dhcp(&mut file.dhcp_options, key, value, flag, bad)?,
             _ => return Err(format!("{key}= in [{section}] is not supported and is ignored")),
         }
@@ -334,76 +322,10 @@ fn default_of(gateway: Option<IpAddr>) -> Prefix {
     }
 }
 
-fn words(list: &mut Vec<String>, value: &str) {
-    if value.is_empty() {
-        list.clear();
-    }
-    list.extend(value.split_whitespace().map(str::to_owned));
-}
-
-/// `10.0.0.1/24`; without a length it is the address alone.
-fn prefix(text: &str) -> Option<Prefix> {
-    let (address, length) = match text.split_once('/') {
-        Some((address, length)) => (address.parse().ok()?, Some(length.parse().ok()?)),
-        None => (text.parse().ok()?, None),
-    };
-    let longest = if matches!(address, IpAddr::V4(_)) { 32 } else { 128 };
-    let length = length.unwrap_or(longest);
-    (length <= longest).then_some(Prefix { address, length })
-}
-
-fn mac(text: &str) -> Option<[u8; 6]> {
-    let mut mac = [0; 6];
-    let mut parts = text.split([':', '-']);
-    for byte in &mut mac {
-        *byte = u8::from_str_radix(parts.next().filter(|part| part.len() == 2)?, 16).ok()?;
-    }
-    parts.next().is_none().then_some(mac)
-}
-
-fn size(text: &str) -> Option<u32> {
-    match text.strip_suffix('K') {
-        Some(number) => number.parse::<u32>().ok()?.checked_mul(1024),
-        None => text.parse().ok(),
-    }
-}
-
-fn boolean(text: &str) -> Option<bool> {
-    match text.to_ascii_lowercase().as_str() {
-        "yes" | "true" | "on" | "1" | "y" | "t" => Some(true),
-        "no" | "false" | "off" | "0" | "n" | "f" => Some(false),
-        _ => None,
-    }
-}
-
-/// Lines with their numbers: comments and empty ones dropped, those that end in `\` joined.
-fn logical_lines(text: &str) -> Vec<(usize, String)> {
-    let mut lines: Vec<(usize, String)> = Vec::new();
-    let mut open = false;
-    for (at, line) in text.lines().enumerate() {
-        let trimmed = line.trim();
-        if trimmed.starts_with(['#', ';']) || (trimmed.is_empty() && !open) {
-            continue;
-        }
-        let (part, continues) = match trimmed.strip_suffix('\\') {
-            Some(part) => (part, true),
-            None => (trimmed, false),
-        };
-        match lines.last_mut().filter(|_| open) {
-            Some((_, known)) => {
-                known.push(' ');
-                known.push_str(part);
-            }
-            None => lines.push((at + 1, part.to_owned())),
-        }
-        open = continues;
-    }
-    lines
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::netlink::Link;
     use proptest::prelude::*;
 
     const STATIC: &str = "\
@@ -480,7 +402,7 @@ GatewayOnLink=yes
     fn what_cannot_be_used_is_named_with_its_line() {
         let (file, complaints) = NetworkFile::parse(
             "20-x.network",
-            "[Match]\nPath=pci-0000:00:02.0\n[Network]\nAddress=300.0.0.1/24\nDHCP=perhaps\nVLAN=v1\nnonsense\n",
+            "[Match]\nPath=pci-0000:00:02.0\n[Network]\nAddress=300.0.0.1/24\nDHCP=perhaps\nMACVLAN=v1\nnonsense\n",
         );
         assert_eq!(complaints.len(), 5, "{complaints:?}");
         assert!(complaints[0].starts_with("20-x.network:2: Path= in [Match]"));

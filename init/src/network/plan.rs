@@ -25,8 +25,8 @@ pub struct LinkState {
 pub struct Desired {
     /// Addresses and routes.
     pub state: LinkState,
-    /// The address that the lease gives, and the seconds that it holds.
-    pub leased: Option<(Ipv4Addr, Option<u32>)>,
+    /// The addresses that servers give, and the seconds that they hold.
+    pub leased: Vec<(IpAddr, Option<u32>)>,
     /// MTU, where one is set.
     pub mtu: Option<u32>,
     /// Name servers.
@@ -68,7 +68,7 @@ impl Desired {
     fn add_lease(&mut self, link: u32, file: &NetworkFile, lease: &Lease) {
         let options = &file.dhcp_options;
         self.state.addresses.insert(Address { link, address: lease.address.into(), prefix: lease.prefix });
-        self.leased = Some((lease.address, (lease.seconds != u32::MAX).then_some(lease.seconds)));
+        self.leased.push((lease.address.into(), (lease.seconds != u32::MAX).then_some(lease.seconds)));
         if options.use_mtu {
             self.mtu = self.mtu.or(lease.mtu.map(u32::from));
         }
@@ -110,7 +110,7 @@ pub fn changes(have: &LinkState, wanted: &Desired) -> Vec<Request> {
     requests.extend(have.routes.difference(&wanted.state.routes).map(|route| Request::RemoveRoute(*route)));
     requests.extend(have.addresses.difference(&wanted.state.addresses).map(|address| Request::RemoveAddress(*address)));
     for address in &wanted.state.addresses {
-        let seconds = wanted.leased.filter(|(leased, _)| address.address == IpAddr::V4(*leased)).and_then(|(_, seconds)| seconds);
+        let seconds = wanted.leased.iter().find(|(leased, _)| address.address == *leased).and_then(|(_, seconds)| *seconds);
         // A lease's time runs anew with each renewal.
         if seconds.is_some() || !have.addresses.contains(address) {
             requests.push(Request::AddAddress(*address, seconds));

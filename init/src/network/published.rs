@@ -59,6 +59,12 @@ pub struct LinkStatus {
     pub leased_at: Option<u64>,
     /// Milliseconds from carrier to configured address.
     pub configured_after_ms: Option<u64>,
+    /// Addresses by DHCPv6.
+    #[serde(default)]
+    pub dhcp6: Vec<super::dhcp6_message::Given>,
+    /// Milliseconds from the router's word to the address by DHCPv6.
+    #[serde(default)]
+    pub dhcp6_after_ms: Option<u64>,
 }
 
 /// What we have set on a link, in words that outlive the daemon.

@@ -1,7 +1,8 @@
 //! What the daemon knows, in the words of `network.json`, and back after a restart.
 
-use super::daemon::{Daemon, Managed, mac_text};
+use super::daemon::{Daemon, Managed};
 use super::dhcp_state::Client;
+use super::host_facts::mac_text;
 use super::netlink::{Address, Route};
 use super::plan::LinkState;
 use super::published::{self, Configured, LinkStatus, NetworkStatus, RouteStatus};
@@ -49,10 +50,36 @@ impl Daemon {
                 lease: managed.client.as_ref().and_then(Client::lease).cloned(),
                 leased_at: managed.leased_at,
                 configured_after_ms: managed.configured_after,
+                dhcp6: managed.ipv6.given(),
+                dhcp6_after_ms: managed.ipv6.configured_after,
             });
         }
         (status.private_ipv4, status.public_ipv4) = published::choose_addresses(&fours);
         status
+    }
+
+    /// Writes the files for others when anything in them has changed.
+    pub(super) fn publish(&mut self) {
+        let status = self.current_status();
+        if self.published.as_ref() == Some(&status) {
+            return;
+        }
+        let json = serde_json::to_string_pretty(&status).unwrap_or_default();
+        for (path, text) in [
+            (self.paths.run("resolv.conf"), published::resolv_conf(&status)),
+            (self.paths.run("environment"), published::environment(&status)),
+            // Last: who waits for it finds the others written.
+            (self.paths.run("network.json"), json),
+        ] {
+            if let Err(error) = published::write_whole(&path, &text) {
+                eprintln!("<3>cannot write {}: {error}", path.display());
+            }
+        }
+        super::time_sources::publish(&self.paths.root, &published::chrony_sources(&status));
+        if status.online && self.published.as_ref().is_none_or(|before| !before.online) {
+            eprintln!("<6>online");
+        }
+        self.published = Some(status);
     }
 }
 

@@ -11,17 +11,19 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
-use unit_files::exec::{CpuSchedulingPolicy, EXEC_SEARCH_PATH, LimitKind, Privilege};
+use unit_files::exec::{EXEC_SEARCH_PATH, LimitKind, Privilege};
 
 use self::rights::Identity;
 use self::spec::{ERROR_FD, EXTRA_FD, Failure, SPEC_FD, Spec, exit};
 use crate::sys::process;
 
+mod credentials;
 mod directories;
 mod environment;
 pub mod identity;
 mod rights;
 mod sandbox;
+mod scheduling;
 mod seccomp;
 pub mod spec;
 mod streams;
@@ -69,6 +71,19 @@ fn fail<E: std::fmt::Display>(code: i32, what: impl Into<String>) -> impl FnOnce
     move |why| Failure { code, message: format!("{what}: {why}") }
 }
 
+/// The directory below `/tmp` and `/var/tmp` that one run of a unit with `PrivateTmp=` has for its own; PID 1 removes it afterwards.
+#[must_use]
+pub fn private_tmp_name(unit: &str, invocation: &str) -> String {
+    // A unit's name may be longer than a file's, with the rest.
+    let unit: String = unit.chars().take(100).collect();
+    format!("garboard-private-{invocation}-{unit}")
+}
+
+/// `init map-ids`: the other half of `PrivateUsers=`.
+pub fn map_ids(args: &[String]) -> ExitCode {
+    sandbox::map_ids(args)
+}
+
 enum Never {}
 
 fn become_program(spec: &Spec) -> Result<Never, Failure> {
@@ -94,10 +109,14 @@ fn become_program(spec: &Spec) -> Result<Never, Failure> {
     }
     let identity = Identity::find(spec)?;
     streams::set_up(spec, &sockets)?;
-    scheduling(spec)?;
+    scheduling::apply(spec)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(context.umask));
     let made = directories::make(spec, identity.user.as_ref().map(|user| (user.uid, identity.gid)))?;
+    let made_credentials = credentials::make(spec, identity.user.as_ref().map(|user| (user.uid, identity.gid)))?;
     let mut variables = environment::collect(spec, identity.user.as_ref(), &made)?;
+    if let Some(directory) = made_credentials {
+        variables.insert("CREDENTIALS_DIRECTORY".into(), directory);
+    }
     if !context.limits.contains_key(&LimitKind::Nofile) {
         // PID 1's own is higher; programs that use select() break with more than this, those that want more may raise it.
         let _ = process::set_limit(LimitKind::Nofile as u32, Some(1024), Some(524_288));
@@ -141,32 +160,6 @@ fn wait_until_idle(number: i32) {
     let Ok(pipe) = process::take_passed_fd(number) else { return };
     let mut fds = [rustix::event::PollFd::new(&pipe, rustix::event::PollFlags::IN)];
     let _ = rustix::event::poll(&mut fds, Some(&rustix::event::Timespec { tv_sec: 5, tv_nsec: 0 }));
-}
-
-fn scheduling(spec: &Spec) -> Result<(), Failure> {
-    let context = &spec.context;
-    if let Some(score) = context.oom_score_adjust {
-        std::fs::write("/proc/self/oom_score_adj", score.to_string()).map_err(fail(exit::OOM_ADJUST, "cannot set OOMScoreAdjust="))?;
-    }
-    if let Some(nice) = context.nice {
-        rustix::process::setpriority_process(None, nice).map_err(fail(exit::NICE, "cannot set Nice="))?;
-    }
-    if matches!(context.cpu_scheduling_policy, Some(CpuSchedulingPolicy::Idle | CpuSchedulingPolicy::Batch)) && context.nice.is_none() {
-        // Without the scheduling classes, the nearest thing that does not take more than was asked for.
-        let _ = rustix::process::setpriority_process(None, 19);
-    }
-    if !context.cpu_affinity.is_empty() {
-        let mut set = rustix::thread::CpuSet::new();
-        for cpu in context.cpu_affinity.iter().filter(|cpu| (**cpu as usize) < rustix::thread::CpuSet::MAX_CPU) {
-            set.set(*cpu as usize);
-        }
-        rustix::thread::sched_setaffinity(None, &set).map_err(fail(exit::CPUAFFINITY, "cannot set CPUAffinity="))?;
-    }
-    if let Some(slack) = context.timer_slack {
-        let slack = std::num::NonZeroU64::new(u64::try_from(slack.as_nanos()).unwrap_or(u64::MAX));
-        let _ = rustix::thread::set_current_timer_slack(slack);
-    }
-    Ok(())
 }
 
 fn working_directory(spec: &Spec, user: Option<&identity::User>) -> Result<(), Failure> {

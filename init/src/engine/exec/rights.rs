@@ -8,7 +8,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use unit_files::exec::{ExecContext, Privilege};
 
 use super::spec::{Failure, Spec, exit};
-use super::{fail, identity, seccomp};
+use super::{fail, identity, sandbox, seccomp};
 use crate::sys;
 
 /// Who the program runs as.
@@ -64,6 +64,17 @@ impl Identity {
         let bounding = bounding_set(context).filter(|_| !keep_capabilities);
         let ambient = context.ambient_capabilities.map_or(0, |set| set.0) & bounding.unwrap_or(u64::MAX);
         let ambient = if keep_capabilities { 0 } else { ambient };
+        if self.change {
+            let groups: Vec<Gid> = self.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+            rustix::thread::set_thread_groups(&groups).map_err(fail(exit::GROUP, "cannot set supplementary groups"))?;
+            let gid = Gid::from_raw(self.gid);
+            rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(fail(exit::GROUP, "cannot change the group"))?;
+        }
+        if let Some(kind) = &context.private_users {
+            // After the groups, which may not exist in there; before capabilities, of which it starts with all.
+            let ids = if self.change { (self.user.as_ref().map_or(0, |user| user.uid), self.gid) } else { (0, 0) };
+            sandbox::enter_user_namespace(kind, ids).map_err(fail(exit::USER, "cannot set PrivateUsers="))?;
+        }
         if let Some(keep) = bounding {
             for bit in 0..64_u32 {
                 let Some(mask) = 1_u64.checked_shl(bit) else { continue };
@@ -75,10 +86,6 @@ impl Identity {
             }
         }
         if self.change {
-            let groups: Vec<Gid> = self.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-            rustix::thread::set_thread_groups(&groups).map_err(fail(exit::GROUP, "cannot set supplementary groups"))?;
-            let gid = Gid::from_raw(self.gid);
-            rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(fail(exit::GROUP, "cannot change the group"))?;
             if ambient != 0 {
                 rustix::thread::set_keep_capabilities(true).map_err(fail(exit::CAPABILITIES, "cannot keep capabilities"))?;
             }

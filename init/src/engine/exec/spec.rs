@@ -63,18 +63,23 @@ pub mod exit {
     pub const OOM_ADJUST: i32 = 206;
     pub const STDIN: i32 = 208;
     pub const STDOUT: i32 = 209;
+    pub const IOPRIO: i32 = 211;
     pub const CPUAFFINITY: i32 = 212;
+    pub const SETSCHEDULER: i32 = 214;
     pub const GROUP: i32 = 216;
     pub const USER: i32 = 217;
     pub const CAPABILITIES: i32 = 218;
     pub const CGROUP: i32 = 219;
     pub const STDERR: i32 = 222;
     pub const NAMESPACE: i32 = 226;
+    pub const PERSONALITY: i32 = 230;
     pub const NO_NEW_PRIVILEGES: i32 = 227;
+    pub const NETWORK: i32 = 225;
     pub const SECCOMP: i32 = 228;
     pub const RUNTIME_DIRECTORY: i32 = 233;
     pub const STATE_DIRECTORY: i32 = 238;
     pub const CACHE_DIRECTORY: i32 = 239;
     pub const LOGS_DIRECTORY: i32 = 240;
     pub const CONFIGURATION_DIRECTORY: i32 = 241;
+    pub const CREDENTIALS: i32 = 243;
 }

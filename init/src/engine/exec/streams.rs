@@ -21,6 +21,12 @@ struct Header<'a> {
     priority: u8,
     level_prefix: bool,
     invocation: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_interval_usec: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_burst: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_level: Option<u8>,
 }
 
 fn failure(code: i32, what: &str, why: impl std::fmt::Display) -> Failure {
@@ -139,6 +145,9 @@ fn header(spec: &Spec) -> String {
         priority: spec.context.syslog_level,
         level_prefix: spec.context.syslog_level_prefix,
         invocation: &spec.invocation,
+        rate_interval_usec: spec.context.log_rate_limit_interval.map(|span| u64::try_from(span.as_micros()).unwrap_or(u64::MAX)),
+        rate_burst: spec.context.log_rate_limit_burst,
+        max_level: spec.context.log_level_max,
     };
     let mut line = serde_json::to_string(&header).unwrap_or_else(|_| "{}".to_owned());
     line.push('\n');

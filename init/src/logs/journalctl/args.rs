@@ -1,7 +1,9 @@
 //! `journalctl`'s command line: the options people type; every other one is refused by name.
 
+use super::cursor::Cursor;
 use super::output::{Format, Style};
 use super::times;
+use super::vacuum::Vacuum;
 use crate::glob;
 use crate::logs::query::{Filter, Grep};
 
@@ -33,12 +35,18 @@ pub struct Request {
     pub style: Style,
     /// Another store than this host's.
     pub directory: Option<String>,
+    /// `--cursor=`, `--after-cursor=`, `--cursor-file=`: where to begin.
+    pub from: Option<Cursor>,
+    /// `--cursor-file=`: where to keep the last cursor.
+    pub cursor_file: Option<String>,
+    /// `--show-cursor`.
+    pub show_cursor: bool,
     /// What to do.
     pub action: Action,
 }
 
 /// What to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Show entries.
     Show,
@@ -46,6 +54,16 @@ pub enum Action {
     ListBoots,
     /// `--disk-usage`.
     DiskUsage,
+    /// `-F`: the values that a field has.
+    Values(String),
+    /// `-N`: the names of fields.
+    Names,
+    /// `--vacuum-...=`: remove the oldest.
+    Vacuum(Vacuum),
+    /// `--sync`: until what is stored is on the disk.
+    Sync,
+    /// `--flush`: it never is anywhere else than on the disk.
+    Nothing,
     /// `--help`.
     Help,
 }
@@ -60,15 +78,22 @@ journalctl [OPTIONS] [FIELD=VALUE...]    show what this host logged
   -k, --dmesg             of the kernel, this boot
   -b, --boot[=ID|N]       of one boot: 0 or nothing the current, -1 the one before
   -S, --since=, -U, --until=   '2026-11-22 03:00', '03:00', 'yesterday', '-1h', '1 hour ago'
-  -g, --grep=TEXT         with this text (plain, not a regular expression); --case-sensitive
+  -g, --grep=PATTERN      with text that fits this regular expression; --case-sensitive
+  -c, --cursor=CURSOR     from this entry on; --after-cursor=CURSOR from the one behind it
+      --cursor-file=FILE  from where the last call with this file ended
+      --show-cursor       print the cursor of the last entry
   -n, --lines[=N|all]     the last N (10)
   -f, --follow            and wait for more
   -r, --reverse           newest first
   -e, --pager-end         the last 1000
-  -o, --output=           short, short-iso, short-precise, short-full, short-monotonic, short-unix, cat, json, verbose
+  -o, --output=           short, short-iso, short-precise, short-full, short-monotonic, short-unix, short-iso-precise,
+                          with-unit, cat, json, json-pretty, json-sse, export, verbose; --output-fields=LIST
       --utc  -a, --all  --no-hostname  -q, --quiet  -D, --directory=DIR
       --list-boots        the boots that are known
       --disk-usage        how much the store takes
+  -F, --field=FIELD       the values of a field; -N, --fields the names of fields
+      --vacuum-size=BYTES, --vacuum-time=SPAN, --vacuum-files=N   remove the oldest
+      --sync              until what was logged is on the disk
   _PID= _UID= _BOOT_ID= _SYSTEMD_UNIT= SYSLOG_IDENTIFIER= PRIORITY= _TRANSPORT=
 ";
 
@@ -85,6 +110,9 @@ pub fn parse(args: &[String], now: u64) -> Result<Request, String> {
         quiet: false,
         style: Style::default(),
         directory: None,
+        from: None,
+        cursor_file: None,
+        show_cursor: false,
         action: Action::Show,
     };
     let utc = args.iter().any(|arg| arg == "--utc");
@@ -119,6 +147,28 @@ pub fn parse(args: &[String], now: u64) -> Result<Request, String> {
                 request.filter.until = Some(times::parse(&text, now, utc).ok_or_else(|| bad_time(&text))?);
             }
             "-g" | "--grep" => grep = Some(value()?),
+            "-c" | "--cursor" | "--after-cursor" => {
+                let text = value()?;
+                let cursor = Cursor::parse(&text, name != "--after-cursor");
+                request.from = Some(cursor.ok_or_else(|| format!("'{text}' is no cursor: take one that --show-cursor or -o json prints"))?);
+            }
+            "--cursor-file" => {
+                let path = value()?;
+                if let Ok(text) = std::fs::read_to_string(&path) {
+                    request.from = Cursor::parse(text.trim(), false).or(request.from);
+                }
+                request.cursor_file = Some(path);
+            }
+            "-F" | "--field" => request.action = Action::Values(value()?),
+            "--output-fields" => request.style.fields = value()?.split(',').map(|name| name.trim().to_owned()).collect(),
+            "--vacuum-size" | "--vacuum-time" | "--vacuum-files" => {
+                let text = value()?;
+                let mut vacuum = if let Action::Vacuum(vacuum) = &request.action { *vacuum } else { Vacuum::default() };
+                if !vacuum.set(&name, &text) {
+                    return Err(format!("{name} wants a size such as 100M, a time such as 2weeks or a number, not '{text}'"));
+                }
+                request.action = Action::Vacuum(vacuum);
+            }
             "--case-sensitive" => case_sensitive = Some(!matches!(attached.as_deref(), Some("no" | "false" | "0"))),
             "-o" | "--output" => {
                 let text = value()?;
@@ -135,8 +185,12 @@ pub fn parse(args: &[String], now: u64) -> Result<Request, String> {
                 });
             }
             "-b" | "--boot" => {
-                let text = words.optional_value(attached, |text| boot_choice(text).is_some());
+                let text = words.optional_value(attached, |text| text == "all" || boot_choice(text).is_some());
                 let text = text.unwrap_or_else(|| "0".into());
+                if text == "all" {
+                    request.boot = None;
+                    continue;
+                }
                 request.boot =
                     Some(boot_choice(&text).ok_or_else(|| format!("'{text}' is no boot: give a number or an id of --list-boots"))?);
             }
@@ -155,6 +209,10 @@ pub fn parse(args: &[String], now: u64) -> Result<Request, String> {
             "--no-tail" => no_tail = true,
             "--list-boots" => request.action = Action::ListBoots,
             "--disk-usage" => request.action = Action::DiskUsage,
+            "--show-cursor" => request.show_cursor = true,
+            "-N" | "--fields" => request.action = Action::Names,
+            "--sync" => request.action = Action::Sync,
+            "--flush" => request.action = Action::Nothing,
             "-h" | "--help" => request.action = Action::Help,
             // They change nothing here: there is no pager, no catalog, one journal, and nothing is cut to the terminal.
             "--no-pager" | "-x" | "--catalog" | "-l" | "--full" | "-m" | "--merge" | "--system" => {}
@@ -163,8 +221,8 @@ pub fn parse(args: &[String], now: u64) -> Result<Request, String> {
     }
     if let Some(text) = grep {
         let case_sensitive = case_sensitive.unwrap_or(text.chars().any(char::is_uppercase));
-        let text = if case_sensitive { text } else { text.to_lowercase() };
-        request.filter.grep = Some(Grep { text, case_sensitive });
+        let made = Grep::new(&text, case_sensitive);
+        request.filter.grep = Some(made.map_err(|why| format!("'{text}' is no regular expression: {why}"))?);
     }
     request.lines = match asked_lines {
         Some(lines) => lines,
@@ -215,7 +273,7 @@ impl<'a> Words<'a> {
         let rest = letters.as_str();
         let attached = (!rest.is_empty()).then(|| rest.to_owned());
         let name = format!("-{letter}");
-        if "utpSUgoDnb".contains(letter) {
+        if "utpSUgoDnbcF".contains(letter) {
             return Word::Option(name, attached);
         }
         self.rest = attached;
@@ -343,18 +401,22 @@ mod tests {
         assert_eq!(parsed("-p err").unwrap().filter.priorities, Some(0..=3));
         assert_eq!(parsed("-p warning..err").unwrap().filter.priorities, Some(3..=4));
         assert_eq!(parsed("--since=-1h").unwrap().filter.since, Some(999_996_400_000_000));
+        assert_eq!(parsed("-F _PID").unwrap().action, Action::Values("_PID".into()));
+        assert_eq!(parsed("-b -1 -b all").unwrap().boot, None);
+        assert!(matches!(parsed("--vacuum-time=2d --vacuum-size=10M").unwrap().action, Action::Vacuum(v) if v.size == Some(10 << 20)));
         assert_eq!(parsed("_PID=7 -t sshd").unwrap().filter.pids, [7]);
-        assert_eq!(parsed("-g Oops").unwrap().filter.grep, Some(Grep { text: "Oops".into(), case_sensitive: true }));
+        assert_eq!(parsed("-g Oops").unwrap().filter.grep, Some(Grep::new("Oops", true).unwrap()));
     }
 
     #[test]
     fn what_we_do_not_do_is_named() {
         for (line, name) in [
-            ("--vacuum-size=1G", "--vacuum-size"),
+            ("--vacuum-size=much", "--vacuum-size"),
             ("--rotate", "--rotate"),
+            ("-g (", "("),
+            ("--after-cursor=here", "here"),
             ("--user", "--user"),
-            ("-F _PID", "-F"),
-            ("-o json-sse", "json-sse"),
+            ("-o json-seq", "json-seq"),
             ("-p loud", "loud"),
             ("--since nonsense", "nonsense"),
             ("docker", "docker"),

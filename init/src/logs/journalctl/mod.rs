@@ -1,13 +1,16 @@
 //! `journalctl`: shows the log store. There is no pager; the terminal's own scrolling or `| less` is.
 
 mod args;
+mod cursor;
 mod output;
 pub mod times;
+mod vacuum;
 
 use super::format::BootId;
 use super::query::{self, Filter, Line, Position};
 use super::segments::{self, STORE};
 use args::{Action, BootChoice, Request};
+use cursor::Cursor;
 use output::{Format, Style};
 use rustix::fs::inotify;
 use std::io::{self, IsTerminal, Write};
@@ -71,10 +74,23 @@ fn run(mut request: Request, store: &Path) -> io::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         Action::ListBoots => {
-            list_boots(store, request.style.utc)?;
+            list_boots(store, &request.style)?;
             return Ok(ExitCode::SUCCESS);
         }
-        Action::Show => {}
+        Action::Vacuum(vacuum) => {
+            let (files, bytes) = vacuum.run(store, std::time::SystemTime::now())?;
+            let mib = bytes as f64 / 1048576.0;
+            writeln!(io::stdout(), "Removed {files} old segments, {mib:.1} MiB, from {}.", store.display())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Action::Sync => {
+            if let Some(newest) = segments::list(store)?.last() {
+                std::fs::File::open(&newest.path)?.sync_all()?;
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        Action::Nothing => return Ok(ExitCode::SUCCESS),
+        Action::Show | Action::Values(_) | Action::Names => {}
     }
     if let Some(choice) = &request.boot {
         match find_boot(store, choice, request.directory.is_none())? {
@@ -85,11 +101,23 @@ fn run(mut request: Request, store: &Path) -> io::Result<ExitCode> {
             }
         }
     }
+    if let Action::Values(_) | Action::Names = &request.action {
+        list_fields(&request, store)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    printer.from = request.from;
+    if let Some(cursor) = request.from.filter(|cursor| segments::list(store).is_ok_and(|all| all.iter().all(|s| s.number < cursor.segment)))
+    {
+        // A cursor of a store that is not there any more: what was logged since is what is meant.
+        request.filter.since = request.filter.since.max(Some(cursor.realtime));
+        printer.from = None;
+    }
     let follower = if request.follow { Some(Follower::new(store)?) } else { None };
     let mut position = if request.follow { Position::end(store)? } else { Position::default() };
     if request.lines.is_some() || request.reverse {
         // What is stored between the end noted above and this would be shown twice: up to that end only.
         let mut lines = query::backward(store, &request.filter, request.lines.unwrap_or(usize::MAX), u64::MAX)?;
+        lines.retain(|line| printer.from.is_none_or(|cursor| cursor.admits(line.place)));
         if request.follow {
             lines.retain(|line| position.is_behind(line.place));
         }
@@ -98,7 +126,7 @@ fn run(mut request: Request, store: &Path) -> io::Result<ExitCode> {
         }
         lines.iter().try_for_each(|line| printer.show(line))?;
     } else {
-        position = Position::default();
+        position = printer.from.map_or_else(Position::default, |cursor| Position::at_segment(cursor.segment));
         printer.forward(store, &request.filter, &mut position)?;
     }
     if let Some(follower) = follower {
@@ -111,6 +139,14 @@ fn run(mut request: Request, store: &Path) -> io::Result<ExitCode> {
     if printer.shown == 0 && !request.quiet {
         printer.note("-- No entries --")?;
     }
+    if let Some(cursor) = printer.last {
+        if request.show_cursor {
+            printer.note(&format!("-- cursor: {cursor}"))?;
+        }
+        if let Some(path) = &request.cursor_file {
+            crate::network::published::write_whole(Path::new(path), &format!("{cursor}\n"))?;
+        }
+    }
     printer.flush()?;
     Ok(ExitCode::SUCCESS)
 }
@@ -121,13 +157,16 @@ struct Printer {
     boot: Option<BootId>,
     boot_marks: bool,
     shown: u64,
+    from: Option<Cursor>,
+    last: Option<Cursor>,
 }
 
 impl Printer {
     fn new(request: &Request) -> Printer {
         let style = Style { hostname: hostname(), colour: io::stdout().is_terminal(), ..request.style.clone() };
-        let boot_marks = !request.quiet && !matches!(style.format, Format::Cat | Format::Json);
-        Printer { style, out: Vec::new(), boot: None, boot_marks, shown: 0 }
+        let boot_marks =
+            !request.quiet && !matches!(style.format, Format::Cat | Format::Json | Format::JsonPretty | Format::JsonSse | Format::Export);
+        Printer { style, out: Vec::new(), boot: None, boot_marks, shown: 0, from: None, last: None }
     }
 
     fn show(&mut self, line: &Line) -> io::Result<()> {
@@ -135,6 +174,7 @@ impl Printer {
             self.note(&format!("-- Boot {} --", output::boot_text(&line.boot)))?;
         }
         self.boot = Some(line.boot);
+        self.last = Some(Cursor::of(line));
         self.shown += 1;
         output::print(&mut self.out, line, &self.style);
         if self.out.len() > CHUNK { self.flush() } else { Ok(()) }
@@ -142,7 +182,11 @@ impl Printer {
 
     fn forward(&mut self, store: &Path, filter: &Filter, position: &mut Position) -> io::Result<()> {
         let mut result = Ok(());
+        let from = self.from;
         let _ = query::forward(store, filter, position, |entry, boot, place| {
+            if from.is_some_and(|cursor| !cursor.admits(place)) {
+                return ControlFlow::Continue(());
+            }
             result = self.show(&query::to_line(entry, boot, place));
             if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
@@ -189,15 +233,40 @@ impl Follower {
     }
 }
 
-fn list_boots(store: &Path, utc: bool) -> io::Result<()> {
+fn list_boots(store: &Path, style: &Style) -> io::Result<()> {
     let boots = query::boots(store)?;
-    let mut out = String::from("IDX BOOT ID                          FIRST ENTRY                 LAST ENTRY\n");
     let count = boots.len();
-    for (at, boot) in boots.iter().enumerate() {
-        let (first, last) = (output::full_time(boot.first, utc), output::full_time(boot.last, utc));
-        out.push_str(&format!("{:>3} {} {first} {last}\n", at as i64 + 1 - count as i64, output::boot_text(&boot.id)));
+    let numbered = || boots.iter().enumerate().map(|(at, boot)| (at as i64 + 1 - count as i64, boot));
+    if matches!(style.format, Format::Json | Format::JsonPretty) {
+        let object = |(index, boot): (i64, &query::BootSpan)| {
+            let id = output::boot_text(&boot.id);
+            serde_json::json!({"index": index, "boot_id": id, "first_entry": boot.first, "last_entry": boot.last})
+        };
+        return writeln!(io::stdout(), "{}", serde_json::Value::Array(numbered().map(object).collect()));
+    }
+    let mut out = String::from("IDX BOOT ID                          FIRST ENTRY                 LAST ENTRY\n");
+    for (index, boot) in numbered() {
+        let (first, last) = (output::full_time(boot.first, style.utc), output::full_time(boot.last, style.utc));
+        out.push_str(&format!("{index:>3} {} {first} {last}\n", output::boot_text(&boot.id)));
     }
     io::stdout().write_all(out.as_bytes())
+}
+
+/// `-F` and `-N`: each value or name once.
+fn list_fields(request: &Request, store: &Path) -> io::Result<()> {
+    let mut found = std::collections::BTreeSet::new();
+    let _ = query::forward(store, &request.filter, &mut Position::default(), |entry, boot, place| {
+        for (name, value) in output::fields(&query::to_line(entry, boot, place)) {
+            match &request.action {
+                Action::Values(wanted) if *wanted == name => drop(found.insert(value)),
+                Action::Names => drop(found.insert(name)),
+                _ => {}
+            }
+        }
+        ControlFlow::Continue(())
+    })?;
+    let text: String = found.iter().map(|one| format!("{one}\n")).collect();
+    io::stdout().write_all(text.as_bytes())
 }
 
 /// The id of the boot that is asked for; the inner error is a line for people.

@@ -1,5 +1,6 @@
 //! How entries are printed.
 
+use super::cursor::Cursor;
 use crate::logs::query::Line;
 use crate::sys::localtime::{self, CivilTime};
 use std::fmt::Write;
@@ -22,21 +23,60 @@ pub enum Format {
     ShortUnix,
     /// Only the text.
     Cat,
+    /// With the time and its microseconds after ISO 8601.
+    ShortIsoPrecise,
+    /// With the unit's name.
+    WithUnit,
     /// One JSON object a line.
     Json,
+    /// One JSON object on several lines.
+    JsonPretty,
+    /// JSON for browsers' server-sent events.
+    JsonSse,
+    /// journald's format for other programs.
+    Export,
     /// Every field on a line of its own.
     Verbose,
 }
 
 impl Format {
     /// The names that `-o` takes.
-    pub const NAMES: [&str; 9] =
-        ["short", "short-iso", "short-precise", "short-full", "short-monotonic", "short-unix", "cat", "json", "verbose"];
+    pub const NAMES: [&str; 14] = [
+        "short",
+        "short-iso",
+        "short-precise",
+        "short-full",
+        "short-monotonic",
+        "short-unix",
+        "cat",
+        "json",
+        "verbose",
+        "short-iso-precise",
+        "with-unit",
+        "json-pretty",
+        "json-sse",
+        "export",
+    ];
 
     /// By name.
     pub fn from_name(name: &str) -> Option<Format> {
         use Format::*;
-        let all = [Short, ShortIso, ShortPrecise, ShortFull, ShortMonotonic, ShortUnix, Cat, Json, Verbose];
+        let all = [
+            Short,
+            ShortIso,
+            ShortPrecise,
+            ShortFull,
+            ShortMonotonic,
+            ShortUnix,
+            Cat,
+            Json,
+            Verbose,
+            ShortIsoPrecise,
+            WithUnit,
+            JsonPretty,
+            JsonSse,
+            Export,
+        ];
         Format::NAMES.iter().zip(all).find_map(|(known, format)| (*known == name).then_some(format))
     }
 }
@@ -56,6 +96,8 @@ pub struct Style {
     pub hostname: String,
     /// Colours by level.
     pub colour: bool,
+    /// `--output-fields=`: only these, and those that begin with `__`.
+    pub fields: Vec<String>,
 }
 
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -72,6 +114,14 @@ pub fn print(out: &mut Vec<u8>, line: &Line, style: &Style) {
             out.extend_from_slice(json(line, style).to_string().as_bytes());
             out.push(b'\n');
         }
+        Format::JsonPretty => {
+            out.extend_from_slice(serde_json::to_string_pretty(&json(line, style)).unwrap_or_default().as_bytes());
+            out.push(b'\n');
+        }
+        Format::JsonSse => {
+            out.extend_from_slice(format!("data: {}\n\n", json(line, style)).as_bytes());
+        }
+        Format::Export => export(out, line, style),
         Format::Verbose => verbose(out, line, style),
         _ => short(out, line, style),
     }
@@ -83,7 +133,11 @@ fn short(out: &mut Vec<u8>, line: &Line, style: &Style) {
         head.push(' ');
         head.push_str(&style.hostname);
     }
-    let _ = write!(head, " {}", printable(who(line).as_bytes(), false));
+    head.push(' ');
+    if style.format == Format::WithUnit && !line.unit.is_empty() {
+        let _ = write!(head, "{}/", printable(line.unit.as_bytes(), false));
+    }
+    head.push_str(&printable(who(line).as_bytes(), false));
     if line.pid != 0 {
         let _ = write!(head, "[{}]", line.pid);
     }
@@ -127,8 +181,11 @@ fn timestamp(line: &Line, style: &Style) -> String {
         Format::ShortIso => {
             format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{sign}{zone_hours:02}:{zone_minutes:02}")
         }
+        Format::ShortIsoPrecise => {
+            format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}{sign}{zone_hours:02}:{zone_minutes:02}")
+        }
         Format::ShortPrecise => format!("{month_name} {day:02} {hour:02}:{minute:02}:{second:02}.{micros:06}"),
-        Format::ShortFull | Format::Verbose => {
+        Format::ShortFull | Format::WithUnit | Format::Verbose => {
             let days = (seconds + offset).div_euclid(86_400);
             let weekday = usize::try_from(days.rem_euclid(7)).ok().and_then(|at| WEEKDAYS.get(at)).unwrap_or(&"???");
             let fraction = if style.format == Format::Verbose { format!(".{micros:06}") } else { String::new() };
@@ -202,7 +259,7 @@ fn json(line: &Line, style: &Style) -> serde_json::Value {
     let mut set = |name: &str, value: serde_json::Value| {
         fields.insert(name.into(), value);
     };
-    set("__CURSOR", format!("s={};o={}", line.place.0, line.place.1).into());
+    set("__CURSOR", Cursor::of(line).to_string().into());
     set("__REALTIME_TIMESTAMP", line.realtime.to_string().into());
     set("__MONOTONIC_TIMESTAMP", line.monotonic.to_string().into());
     set("_BOOT_ID", boot_text(&line.boot).into());
@@ -229,11 +286,42 @@ fn json(line: &Line, style: &Style) -> serde_json::Value {
         Ok(text) => set("MESSAGE", text.into()),
         Err(_) => set("MESSAGE", line.message.clone().into()),
     }
+    if !style.fields.is_empty() {
+        fields.retain(|name, _| name.starts_with("__") || style.fields.contains(name));
+    }
     serde_json::Value::Object(fields)
 }
 
+/// The names and values of an entry's fields, as `-F` and `-N` show them.
+pub fn fields(line: &Line) -> Vec<(String, String)> {
+    let serde_json::Value::Object(fields) = json(line, &Style { hostname: String::new(), ..Style::default() }) else { return Vec::new() };
+    let shown = fields.into_iter().filter(|(name, _)| !name.starts_with("__"));
+    shown
+        .map(|(name, value)| (name, value.as_str().map_or_else(|| String::from_utf8_lossy(&line.message).into_owned(), str::to_owned)))
+        .collect()
+}
+
+/// `NAME=value` lines and an empty one; a value with line ends or zero bytes comes with its length before it.
+fn export(out: &mut Vec<u8>, line: &Line, style: &Style) {
+    let serde_json::Value::Object(fields) = json(line, style) else { return };
+    // What an entry is known by comes first.
+    let (known_by, others): (Vec<_>, Vec<_>) = fields.iter().partition(|(name, _)| name.starts_with("__"));
+    for (name, value) in known_by.into_iter().chain(others) {
+        match value.as_str().filter(|text| !text.contains(['\n', '\0'])) {
+            Some(text) => out.extend_from_slice(format!("{name}={text}\n").as_bytes()),
+            None => {
+                out.extend_from_slice(format!("{name}\n").as_bytes());
+                out.extend_from_slice(&(line.message.len() as u64).to_le_bytes());
+                out.extend_from_slice(&line.message);
+                out.push(b'\n');
+            }
+        }
+    }
+    out.push(b'\n');
+}
+
 fn verbose(out: &mut Vec<u8>, line: &Line, style: &Style) {
-    let mut text = format!("{} [s={};o={}]\n", timestamp(line, style), line.place.0, line.place.1);
+    let mut text = format!("{} [{}]\n", timestamp(line, style), Cursor::of(line));
     if let serde_json::Value::Object(fields) = json(line, style) {
         for (name, value) in fields.iter().filter(|(name, _)| !name.starts_with("__") && *name != "MESSAGE") {
             let _ = writeln!(text, "    {name}={}", printable(value.as_str().unwrap_or_default().as_bytes(), true));
@@ -287,6 +375,20 @@ mod tests {
         assert_eq!(printed(&line(b"x"), Format::ShortFull), "Sun 2026-11-22 03:00:05 UTC node1 dockerd[123]: x\n");
         assert_eq!(printed(&line(b"x"), Format::ShortMonotonic), "[    5.000007] node1 dockerd[123]: x\n");
         assert_eq!(printed(&line(b"x"), Format::Cat), "x\n");
+        assert_eq!(printed(&line(b"x"), Format::ShortIsoPrecise), "2026-11-22T03:00:05.123456+00:00 node1 dockerd[123]: x\n");
+        assert_eq!(printed(&line(b"x"), Format::WithUnit), "Sun 2026-11-22 03:00:05 UTC node1 docker.service/dockerd[123]: x\n");
+    }
+
+    #[test]
+    fn other_programs_get_values_with_line_ends_by_their_length() {
+        let style = Style { format: Format::Export, fields: vec!["MESSAGE".into(), "PRIORITY".into()], ..Style::default() };
+        let mut out = Vec::new();
+        print(&mut out, &line(b"a\nb"), &style);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("MESSAGE\n\u{3}\0\0\0\0\0\0\0a\nb\nPRIORITY=6\n"), "{text:?}");
+        assert!(text.starts_with("__CURSOR=s=1;o=32;t=") && text.ends_with("\n\n"), "{text:?}");
+        let value: serde_json::Value = serde_json::from_str(&printed(&line(b"hi"), Format::JsonPretty)).unwrap();
+        assert_eq!(value["MESSAGE"], "hi");
     }
 
     #[test]

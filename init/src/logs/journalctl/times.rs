@@ -16,14 +16,21 @@ pub fn parse(text: &str, now: u64, utc: bool) -> Option<u64> {
     if let Some(span) = text.strip_suffix(" ago") {
         return Some(now.saturating_sub(time_span(span)?));
     }
+    if let Some(span) = text.strip_suffix(" left") {
+        return now.checked_add(time_span(span)?);
+    }
     if let Some(seconds) = text.strip_prefix('@') {
         let (whole, fraction) = seconds.split_once('.').unwrap_or((seconds, ""));
         return whole.parse::<u64>().ok()?.checked_mul(1_000_000)?.checked_add(fraction_micros(fraction)?);
     }
-    let (text, utc) = match text.strip_suffix(" UTC") {
-        Some(text) => (text, true),
-        None => (text, utc),
+    // The weekday is for people; journald checks that it is right, which nobody misses.
+    let text = match text.split_once(' ') {
+        Some((day, rest)) if WEEKDAYS.iter().any(|known| day.trim_end_matches(',').eq_ignore_ascii_case(known)) => rest.trim_start(),
+        _ => text,
     };
+    let (text, offset) = zone(text)?;
+    let utc = utc || offset.is_some();
+    let shift = offset.unwrap_or(0);
     let today = CivilTime { hour: 0, minute: 0, second: 0, ..localtime::civil(i64::try_from(now / 1_000_000).ok()?, utc) };
     let day = |offset: i32| seconds_to_micros(localtime::seconds(&CivilTime { day: today.day + offset, ..today }, utc));
     match text {
@@ -41,7 +48,14 @@ pub fn parse(text: &str, now: u64, utc: bool) -> Option<u64> {
     let mut time = today;
     if let Some(date) = date {
         let mut parts = date.split('-');
-        time.year = parts.next().filter(|year| year.len() == 4)?.parse().ok()?;
+        let year = parts.next()?;
+        time.year = match (year.len(), year.parse::<i32>().ok()?) {
+            (4, year) => year,
+            // As journald has it: 69 and later is the last century.
+            (2, year @ 69..) => 1900 + year,
+            (2, year) => 2000 + year,
+            _ => return None,
+        };
         time.month = in_range(parts.next()?, 1, 12)?;
         time.day = in_range(parts.next()?, 1, 31)?;
         if parts.next().is_some() {
@@ -60,7 +74,27 @@ pub fn parse(text: &str, now: u64, utc: bool) -> Option<u64> {
             return None;
         }
     }
-    seconds_to_micros(localtime::seconds(&time, utc))?.checked_add(micros)
+    seconds_to_micros(localtime::seconds(&time, utc) - shift)?.checked_add(micros)
+}
+
+const WEEKDAYS: [&str; 14] =
+    ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+
+/// Takes a zone off the end: ` UTC`, `Z`, `+02:00`, `+0200`; with it come its seconds east of Greenwich.
+fn zone(text: &str) -> Option<(&str, Option<i64>)> {
+    if let Some(text) = text.strip_suffix("UTC").map(str::trim_end) {
+        return Some((text, Some(0)));
+    }
+    if let Some(text) = text.strip_suffix('Z').filter(|text| text.contains(':')) {
+        return Some((text, Some(0)));
+    }
+    let Some((clock, offset)) = text.rsplit_once(['+', '-']).filter(|(clock, _)| clock.contains(':')) else { return Some((text, None)) };
+    let sign = if text.get(clock.len()..=clock.len()) == Some("-") { -1 } else { 1 };
+    let digits: String = offset.chars().filter(|c| *c != ':').collect();
+    let (hours, minutes) = digits.split_at_checked(2).filter(|(_, minutes)| matches!(minutes.len(), 0 | 2))?;
+    let seconds =
+        i64::from(in_range(hours, 0, 15)?) * 3600 + if minutes.is_empty() { 0 } else { i64::from(in_range(minutes, 0, 59)?) * 60 };
+    Some((clock.trim_end(), Some(sign * seconds)))
 }
 
 fn in_range(text: &str, low: i32, high: i32) -> Option<i32> {
@@ -108,6 +142,12 @@ mod tests {
             ("5min 20s ago", NOW - 320_000_000),
             ("@1795316405", NOW),
             ("2026-11-22 03:00:05 UTC", NOW),
+            ("Sun 2026-11-22 03:00:05 UTC", NOW),
+            ("26-11-22 03:00:05", NOW),
+            ("2026-11-22T03:00:05Z", NOW),
+            ("2026-11-22T05:00:05.5+02:00", NOW + 500_000),
+            ("2026-11-21 22:00:05 -0500", NOW),
+            ("5min left", NOW + 300_000_000),
         ] {
             assert_eq!(utc(text), Some(expected), "{text}");
         }
@@ -115,7 +155,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in ["", "noon", "2026-13-01", "2026-11-22 25:00", "26-11-22", "2026-11-22 03:00:05:07", "1 parsec ago", "@x", "+"] {
+        for text in ["", "noon", "2026-13-01", "2026-11-22 25:00", "6-11-22", "2026-11-22 03:00:05:07", "1 parsec ago", "@x", "+"] {
             assert_eq!(utc(text), None, "{text}");
         }
     }
