@@ -139,6 +139,20 @@ fn bad_usage_is_2() {
 }
 
 #[test]
+fn unit_files_are_verified_before_they_are_on_a_host() {
+    let place = Place::new(RECIPE);
+    fs::write(place.at("good.service"), "[Service]\nExecStart=/bin/true\n").unwrap();
+    fs::write(place.at("bad.service"), "[Service]\nExecStart=/bin/true\nProtectSytem=strict\n").unwrap();
+    assert!(place.command(&["verify", "good.service"]).output().unwrap().status.success());
+    let output = place.command(&["verify", "good.service", "bad.service"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("bad.service:3: ") && said.contains("ProtectSytem") && said.lines().count() == 1, "{said}");
+    let missing = place.command(&["verify", "missing.service"]).output().unwrap();
+    assert!(String::from_utf8(missing.stderr).unwrap().starts_with("garboard: missing.service: "));
+}
+
+#[test]
 fn a_broken_recipe_is_named_with_its_line() {
     for (text, expected) in [
         ("name = 'r'\n[packages]\nsuit = 'trixie'\n", "r.toml:3: unknown key 'suit'; did you mean 'suite'?"),

@@ -1,6 +1,6 @@
 //! The log daemon under load: the real binary, real sockets, a store in a directory of its own.
 //!
-//! `cargo test -p init --test log_throughput -- --ignored --nocapture` prints the figures of a long run.
+//! `cargo test --workspace --test log_throughput -- --ignored --nocapture` prints the figures of a long run.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "test helpers are not test functions to clippy")]
 

@@ -595,7 +595,7 @@ fn a_direct_restart_is_hidden_from_what_is_bound_to_it() {
 }
 
 #[test]
-#[ignore = "a measurement: cargo test -p init --test unit_engine -- --ignored --nocapture memory"]
+#[ignore = "a measurement: cargo test --workspace --test unit_engine -- --ignored --nocapture memory"]
 fn memory_of_the_engine_with_a_thousand_units() {
     let names: Vec<String> = (0..1000).map(|number| format!("unit{number}.service")).collect();
     let default = format!("[Unit]\nAfter={}\n", names.join(" "));

@@ -53,6 +53,14 @@ fn containers_etcd_and_the_tools_that_people_type() {
     assert_eq!(host.ok("sudo -s id -u"), "0");
     assert!(host.ok("cat /etc/environment").contains("COREOS_PRIVATE_IPV4=10.0.2.15"));
 
+    // A toolbox sees the host, and keeps what was made in it.
+    host.ok(&format!("printf 'TOOLBOX_DOCKER_IMAGE=local/base\\nTOOLBOX_DOCKER_TAG=latest\\nTOOLBOX_BIND=\"{LEND}\"\\n' > .toolboxrc"));
+    assert_eq!(host.ok("toolbox readlink /proc/1/exe"), "/usr/lib/garboard/init");
+    assert_eq!(host.ok("toolbox cat /media/root/etc/hostname /marker"), host.ok("cat /etc/hostname; echo built"));
+    host.ok("toolbox sh -c 'echo kept > /made' && docker stop -t 1 toolbox-core");
+    assert_eq!(host.ok("toolbox cat /made"), "kept");
+    host.ok("toolbox --rm");
+
     // A published port.
     host.ok(&format!("docker run -d --name web -p 8080:8080 {LEND} local/base bash -c 'while :; do sleep 1; done'"));
     host.ok("sudo iptables -t nat -S DOCKER | grep -q 8080");

@@ -1,5 +1,5 @@
 //! Files of version 1 as they were written when it was made. They must be read for ever; what is read from them must not
-//! change. `GARBOARD_BLESS=1 cargo test -p release-format --test golden` writes them, for a new version of the format only.
+//! change. `GARBOARD_BLESS=1 cargo test --workspace --test golden` writes them, for a new version of the format only.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

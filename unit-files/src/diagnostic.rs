@@ -16,6 +16,18 @@ pub enum Severity {
     Error,
 }
 
+impl Severity {
+    /// The word for it, as people are shown it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Warning => "warning",
+            Self::Refused => "refused",
+            Self::Error => "error",
+        }
+    }
+}
+
 /// Where in which file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Location {

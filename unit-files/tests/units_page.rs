@@ -1,4 +1,4 @@
-//! `docs/units.md` says what the directive tables say. `GARBOARD_WRITE_DOCS=1 cargo test -p unit-files --test units_page` writes it anew.
+//! `docs/units.md` says what the directive tables say. `GARBOARD_WRITE_DOCS=1 cargo test --workspace --test units_page` writes it anew.
 
 #![allow(clippy::unwrap_used, reason = "test helpers are not test functions to clippy")]
 
@@ -12,7 +12,7 @@ const HEAD: &str = "\
 # Unit files
 
 <!-- Generated from the directive tables in `unit-files/src/directives/`: change those, then run
-     GARBOARD_WRITE_DOCS=1 cargo test -p unit-files --test units_page -->
+     GARBOARD_WRITE_DOCS=1 cargo test --workspace --test units_page -->
 
 Garboard's PID 1 runs systemd unit files. This page lists every directive that it knows and what it does with it.
 
@@ -103,5 +103,5 @@ fn the_page_of_directives_is_up_to_date() {
         std::fs::write(&path, &page).unwrap();
     }
     let there = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(there == page, "docs/units.md is stale: run GARBOARD_WRITE_DOCS=1 cargo test -p unit-files --test units_page");
+    assert!(there == page, "docs/units.md is stale: run GARBOARD_WRITE_DOCS=1 cargo test --workspace --test units_page");
 }

@@ -9,6 +9,7 @@ mod lock;
 mod publish;
 mod report;
 mod run;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,6 +54,8 @@ enum Command {
     Publish(Box<publish::PublishArgs>),
     /// Write a release with its signatures into one file, for hosts without network
     Bundle(bundle::BundleArgs),
+    /// Say what a host would not do of unit files, or would refuse
+    Verify(verify::VerifyArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
     /// Write the manual pages into a directory
@@ -86,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Keys(args) => keys::main(&args, &report),
         Command::Publish(args) => publish::main(&args, &report),
         Command::Bundle(args) => bundle::main(&args, &report),
+        Command::Verify(args) => verify::main(&args, &report),
         Command::Completions(args) => completions::main(&args),
         Command::Man(args) => completions::man(&args),
     };

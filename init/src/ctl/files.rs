@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use unit_files::diagnostic::Severity;
 use unit_files::exec::EXEC_SEARCH_PATH;
 use unit_files::install::{InstallError, InstallOptions, Installer, LinkOperation, Plan, apply};
 use unit_files::source::UnitSource;
@@ -228,12 +227,7 @@ pub(super) fn verify(options: &Options, operands: &[String]) -> Outcome {
         human::emit_json(&found)?;
     } else {
         for diagnostic in &found {
-            let word = match diagnostic.severity {
-                Severity::Warning => "warning",
-                Severity::Refused => "refused",
-                Severity::Error => "error",
-            };
-            human::emit(&format!("{word}: {diagnostic}\n"));
+            human::emit(&format!("{}: {diagnostic}\n", diagnostic.severity.as_str()));
         }
     }
     Ok(u8::from(!found.is_empty()))

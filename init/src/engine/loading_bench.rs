@@ -1,4 +1,4 @@
-//! How long 1,000 units take to be loaded and ordered: `cargo test -p init --bins -- --ignored --nocapture thousand_units`.
+//! How long 1,000 units take to be loaded and ordered: `cargo test --workspace --bins -- --ignored --nocapture thousand_units`.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test helpers are not test functions to clippy")]
 
