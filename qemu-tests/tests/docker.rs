@@ -61,6 +61,10 @@ fn containers_etcd_and_the_tools_that_people_type() {
     assert_eq!(host.ok("toolbox cat /made"), "kept");
     host.ok("toolbox --rm");
 
+    // What a container says is in the host's log when asked.
+    host.ok(&format!("docker run --rm --log-driver syslog --log-opt tag=talker {LEND} local/base echo a word from inside"));
+    host.eventually("journalctl -t talker -o cat --no-pager | grep -x 'a word from inside'");
+
     // A published port.
     host.ok(&format!("docker run -d --name web -p 8080:8080 {LEND} local/base bash -c 'while :; do sleep 1; done'"));
     host.ok("sudo iptables -t nat -S DOCKER | grep -q 8080");

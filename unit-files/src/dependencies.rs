@@ -1,6 +1,6 @@
 //! How units lean on each other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
@@ -105,39 +105,58 @@ impl DependencyKind {
 /// The dependencies that a unit states itself, or that follow from its settings. Only this side is here: the reverse of
 /// each edge (`WantedBy`, `Before` of somebody's `After`) is for whoever holds all units.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Dependencies(BTreeMap<DependencyKind, BTreeSet<UnitName>>);
+// In order, and without gaps: PID 1 holds thousands of these.
+pub struct Dependencies(Vec<(DependencyKind, UnitName)>);
 
 impl Dependencies {
     /// The units of one kind of dependency.
     pub fn get(&self, kind: DependencyKind) -> impl Iterator<Item = &UnitName> {
-        self.0.get(&kind).into_iter().flatten()
+        let first = self.0.partition_point(|(other, _)| *other < kind);
+        self.0.iter().skip(first).take_while(move |(other, _)| *other == kind).map(|(_, name)| name)
     }
 
     /// Every edge.
     pub fn iter(&self) -> impl Iterator<Item = (DependencyKind, &UnitName)> {
-        self.0.iter().flat_map(|(&kind, names)| names.iter().map(move |name| (kind, name)))
+        self.0.iter().map(|(kind, name)| (*kind, name))
+    }
+
+    fn find(&self, kind: DependencyKind, name: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(other, found)| other.cmp(&kind).then_with(|| found.as_str().cmp(name)))
     }
 
     /// Whether the edge is there.
     #[must_use]
     pub fn has(&self, kind: DependencyKind, name: &str) -> bool {
-        self.0.get(&kind).is_some_and(|names| names.contains(name))
+        self.find(kind, name).is_ok()
     }
 
     /// Adds an edge.
     pub fn add(&mut self, kind: DependencyKind, name: UnitName) {
-        self.0.entry(kind).or_default().insert(name);
+        if let Err(at) = self.find(kind, name.as_str()) {
+            self.0.insert(at, (kind, name));
+        }
     }
 
     /// Removes every edge of a kind (an empty assignment).
     pub fn clear(&mut self, kind: DependencyKind) {
-        self.0.remove(&kind);
+        self.0.retain(|(other, _)| *other != kind);
+    }
+
+    /// Uses the names of `known` where they are the same, and adds its own to them.
+    pub fn share_names(&mut self, known: &mut HashSet<UnitName>) {
+        for (_, name) in &mut self.0 {
+            match known.get(name) {
+                Some(other) => name.clone_from(other),
+                None => drop(known.insert(name.clone())),
+            }
+        }
+        self.0.shrink_to_fit();
     }
 
     /// Takes one edge out.
     pub fn remove(&mut self, kind: DependencyKind, name: &str) {
-        if let Some(names) = self.0.get_mut(&kind) {
-            names.remove(name);
+        if let Ok(at) = self.find(kind, name) {
+            self.0.remove(at);
         }
     }
 }

@@ -28,6 +28,7 @@ pub mod name;
 pub mod path;
 pub mod resources;
 pub mod service;
+pub mod shared;
 pub mod socket;
 pub mod source;
 pub mod specifier;

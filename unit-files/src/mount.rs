@@ -1,5 +1,6 @@
 //! `[Mount]`, `[Automount]` and `[Swap]`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -34,9 +35,9 @@ pub struct MountConfig {
     /// How processes are killed.
     pub kill: KillConfig,
     /// What mount helpers run in.
-    pub exec: ExecContext,
+    pub exec: Arc<ExecContext>,
     /// Resource knobs.
-    pub cgroup: CgroupConfig,
+    pub cgroup: Arc<CgroupConfig>,
 }
 
 impl Default for MountConfig {
@@ -53,8 +54,8 @@ impl Default for MountConfig {
             directory_mode: 0o755,
             timeout: Some(DEFAULT_TIMEOUT),
             kill: KillConfig::default(),
-            exec: ExecContext::default(),
-            cgroup: CgroupConfig::default(),
+            exec: Arc::default(),
+            cgroup: Arc::default(),
         }
     }
 }
@@ -86,9 +87,9 @@ pub struct SwapConfig {
     /// How processes are killed.
     pub kill: KillConfig,
     /// What helpers run in.
-    pub exec: ExecContext,
+    pub exec: Arc<ExecContext>,
     /// Resource knobs.
-    pub cgroup: CgroupConfig,
+    pub cgroup: Arc<CgroupConfig>,
 }
 
 impl Default for SwapConfig {
@@ -99,8 +100,8 @@ impl Default for SwapConfig {
             options: String::new(),
             timeout: Some(DEFAULT_TIMEOUT),
             kill: KillConfig::default(),
-            exec: ExecContext::default(),
-            cgroup: CgroupConfig::default(),
+            exec: Arc::default(),
+            cgroup: Arc::default(),
         }
     }
 }

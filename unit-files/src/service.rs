@@ -1,6 +1,7 @@
 //! `[Service]`, and how processes of any unit are killed.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -288,9 +289,9 @@ pub struct ServiceConfig {
     /// How processes are killed.
     pub kill: KillConfig,
     /// What processes run in.
-    pub exec: ExecContext,
+    pub exec: Arc<ExecContext>,
     /// Resource knobs.
-    pub cgroup: CgroupConfig,
+    pub cgroup: Arc<CgroupConfig>,
 }
 
 impl Default for ServiceConfig {
@@ -338,8 +339,8 @@ impl Default for ServiceConfig {
             reload_signal: 1,
             reboot_argument: None,
             kill: KillConfig::default(),
-            exec: ExecContext::default(),
-            cgroup: CgroupConfig::default(),
+            exec: Arc::default(),
+            cgroup: Arc::default(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `[Socket]`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -156,9 +157,9 @@ pub struct SocketConfig {
     /// How processes are killed.
     pub kill: KillConfig,
     /// What the commands run in.
-    pub exec: ExecContext,
+    pub exec: Arc<ExecContext>,
     /// Resource knobs.
-    pub cgroup: CgroupConfig,
+    pub cgroup: Arc<CgroupConfig>,
 }
 
 impl Default for SocketConfig {
@@ -212,8 +213,8 @@ impl Default for SocketConfig {
             exec_stop_post: Vec::new(),
             timeout: Some(DEFAULT_TIMEOUT),
             kill: KillConfig::default(),
-            exec: ExecContext::default(),
-            cgroup: CgroupConfig::default(),
+            exec: Arc::default(),
+            cgroup: Arc::default(),
         }
     }
 }

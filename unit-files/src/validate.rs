@@ -1,6 +1,7 @@
 //! What must hold of a unit as a whole, and what follows from what is not written.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostic, Location, Severity};
 use crate::exec::{CapabilitySet, ExecContext, PrivateTmp, ProtectHome, ProtectSystem};
@@ -34,7 +35,7 @@ pub(crate) fn infer_service_defaults(unit: &mut Unit, assigned: &HashSet<&'stati
     if !assigned.contains("OOMPolicy") && service.cgroup.delegate.is_on() {
         service.oom_policy = OomPolicy::Continue;
     }
-    imply(&mut service.exec);
+    imply(Arc::make_mut(&mut service.exec));
 }
 
 /// `DynamicUser=` brings its own sandbox, and several restrictions mean nothing while a capability gets around them.

@@ -3,7 +3,7 @@
 //! Pure data. A name keeps its number for the life of PID 1, so that a reload can throw away all edges and build them again while
 //! jobs and states stay where they are.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 /// A unit, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,7 +112,7 @@ pub struct Graph {
     names: Vec<String>,
     numbers: HashMap<String, UnitId>,
     aliases: HashMap<String, UnitId>,
-    edges: BTreeMap<(UnitId, Dep), BTreeSet<UnitId>>,
+    edges: BTreeSet<(UnitId, Dep, UnitId)>,
     /// Numbers of units that were forgotten.
     free: Vec<UnitId>,
 }
@@ -161,31 +161,28 @@ impl Graph {
         if unit == other {
             return;
         }
-        self.edges.entry((unit, dep)).or_default().insert(other);
-        self.edges.entry((other, dep.inverse())).or_default().insert(unit);
+        self.edges.insert((unit, dep, other));
+        self.edges.insert((other, dep.inverse(), unit));
     }
 
     /// Everything that `unit` has this dependency on, by number.
     pub fn of(&self, unit: UnitId, dep: Dep) -> impl Iterator<Item = UnitId> + '_ {
-        self.edges.get(&(unit, dep)).into_iter().flatten().copied()
+        self.edges.range((unit, dep, UnitId(0))..=(unit, dep, UnitId(u32::MAX))).map(|(_, _, other)| *other)
     }
 
     /// Whether the edge is there.
     #[must_use]
     pub fn has(&self, unit: UnitId, dep: Dep, other: UnitId) -> bool {
-        self.edges.get(&(unit, dep)).is_some_and(|set| set.contains(&other))
+        self.edges.contains(&(unit, dep, other))
     }
 
     /// Forgets a unit and its edges; its number may be given to another.
     pub fn forget(&mut self, unit: UnitId) {
         for dep in Dep::ALL {
-            for other in self.edges.remove(&(unit, dep)).into_iter().flatten() {
-                if let Some(set) = self.edges.get_mut(&(other, dep.inverse())) {
-                    set.remove(&unit);
-                    if set.is_empty() {
-                        self.edges.remove(&(other, dep.inverse()));
-                    }
-                }
+            let others: Vec<UnitId> = self.of(unit, dep).collect();
+            for other in others {
+                self.edges.remove(&(unit, dep, other));
+                self.edges.remove(&(other, dep.inverse(), unit));
             }
         }
         self.aliases.retain(|_, other| *other != unit);

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use unit_files::defaults::orders_after;
 use unit_files::loader::Loader;
+use unit_files::shared::Shared;
 use unit_files::specifier::HostFacts;
 use unit_files::{Config, DependencyKind, FsSource, LoadState, UnitName};
 
@@ -49,6 +50,7 @@ pub(super) struct Files {
     directories: Vec<String>,
     facts: HostFacts,
     loader: Loader<FsSource>,
+    shared: Shared,
 }
 
 impl Files {
@@ -66,13 +68,14 @@ impl Files {
         }
         let directories = paths.units.clone();
         let loader = Loader::new(disk(&directories), facts.clone());
-        Self { directories, facts, loader }
+        Self { directories, facts, loader, shared: Shared::default() }
     }
 
     /// Sees what has changed on disk.
     fn refresh(&mut self) {
         self.facts.host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
         self.loader = Loader::new(disk(&self.directories), self.facts.clone());
+        self.shared = Shared::default();
     }
 }
 
@@ -166,6 +169,7 @@ impl Manager {
             return unit;
         }
         let mut def = self.files.loader.load(name);
+        self.files.shared.share(&mut def);
         if def.load_state == LoadState::NotFound && BUILT_IN.contains(&def.name.as_str()) {
             def.load_state = LoadState::Loaded;
             def.load_error = None;
@@ -222,7 +226,7 @@ impl Manager {
                     connection: None,
                     transient: false,
                 };
-                self.units.insert(unit, runtime);
+                self.units.insert(unit, Box::new(runtime));
                 self.adopt_mount(unit);
             }
         }

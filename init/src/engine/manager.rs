@@ -95,7 +95,7 @@ pub(super) struct Manager {
     pub record: BootRecord,
     pub facts: Facts,
     pub graph: Graph,
-    pub units: BTreeMap<UnitId, Runtime>,
+    pub units: BTreeMap<UnitId, Box<Runtime>>,
     pub loaded: BTreeSet<UnitId>,
     pub queue: Queue,
     pub job_since: BTreeMap<u32, Usec>,
@@ -415,7 +415,7 @@ impl Manager {
     }
 
     pub fn active_state(&self, unit: UnitId) -> ActiveState {
-        self.units.get(&unit).map_or(ActiveState::Inactive, Runtime::active)
+        self.units.get(&unit).map_or(ActiveState::Inactive, |runtime| runtime.active())
     }
 
     fn read_inotify(&mut self) {

@@ -119,6 +119,7 @@ impl Manager {
                 crate::rcu::relax();
             }
             self.store_record();
+            crate::sys::memory::give_back();
         }
     }
 

@@ -7,6 +7,7 @@ pub mod dm;
 pub mod genl;
 pub mod link;
 pub mod localtime;
+pub mod memory;
 pub mod packet;
 pub mod power;
 pub mod process;

@@ -18,6 +18,7 @@ mod unit;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::OnceLock;
 
 pub use enforced::ENFORCED;
@@ -149,28 +150,28 @@ pub(crate) fn apply(unit: &mut Unit, section: &str, key: &str, input: &Input<'_>
     let applied = match &mut unit.config {
         Config::Service(config) => service::SERVICE
             .apply(config, key, input)
-            .or_else(|| exec::EXEC.apply(&mut config.exec, key, input))
-            .or_else(|| sandbox::SANDBOX.apply(&mut config.exec, key, input))
+            .or_else(|| exec::EXEC.apply(Arc::make_mut(&mut config.exec), key, input))
+            .or_else(|| sandbox::SANDBOX.apply(Arc::make_mut(&mut config.exec), key, input))
             .or_else(|| kill::KILL.apply(&mut config.kill, key, input))
-            .or_else(|| resources::RESOURCES.apply(&mut config.cgroup, key, input)),
+            .or_else(|| resources::RESOURCES.apply(Arc::make_mut(&mut config.cgroup), key, input)),
         Config::Socket(config) => socket::SOCKET
             .apply(config, key, input)
-            .or_else(|| exec::EXEC.apply(&mut config.exec, key, input))
-            .or_else(|| sandbox::SANDBOX.apply(&mut config.exec, key, input))
+            .or_else(|| exec::EXEC.apply(Arc::make_mut(&mut config.exec), key, input))
+            .or_else(|| sandbox::SANDBOX.apply(Arc::make_mut(&mut config.exec), key, input))
             .or_else(|| kill::KILL.apply(&mut config.kill, key, input))
-            .or_else(|| resources::RESOURCES.apply(&mut config.cgroup, key, input)),
+            .or_else(|| resources::RESOURCES.apply(Arc::make_mut(&mut config.cgroup), key, input)),
         Config::Mount(config) => mount::MOUNT
             .apply(config, key, input)
-            .or_else(|| exec::EXEC.apply(&mut config.exec, key, input))
-            .or_else(|| sandbox::SANDBOX.apply(&mut config.exec, key, input))
+            .or_else(|| exec::EXEC.apply(Arc::make_mut(&mut config.exec), key, input))
+            .or_else(|| sandbox::SANDBOX.apply(Arc::make_mut(&mut config.exec), key, input))
             .or_else(|| kill::KILL.apply(&mut config.kill, key, input))
-            .or_else(|| resources::RESOURCES.apply(&mut config.cgroup, key, input)),
+            .or_else(|| resources::RESOURCES.apply(Arc::make_mut(&mut config.cgroup), key, input)),
         Config::Swap(config) => mount::SWAP
             .apply(config, key, input)
-            .or_else(|| exec::EXEC.apply(&mut config.exec, key, input))
-            .or_else(|| sandbox::SANDBOX.apply(&mut config.exec, key, input))
+            .or_else(|| exec::EXEC.apply(Arc::make_mut(&mut config.exec), key, input))
+            .or_else(|| sandbox::SANDBOX.apply(Arc::make_mut(&mut config.exec), key, input))
             .or_else(|| kill::KILL.apply(&mut config.kill, key, input))
-            .or_else(|| resources::RESOURCES.apply(&mut config.cgroup, key, input)),
+            .or_else(|| resources::RESOURCES.apply(Arc::make_mut(&mut config.cgroup), key, input)),
         Config::Timer(config) => timer::TIMER.apply(config, key, input),
         Config::Path(config) => timer::PATH.apply(config, key, input),
         Config::Automount(config) => mount::AUTOMOUNT.apply(config, key, input),
