@@ -523,11 +523,13 @@ impl Agent {
                 Installer { target: &*self.target, esp: &mut *self.esp, fresh: &mut fresh, running: self.host.running.clone() };
             installer.claim(&image)?
         };
-        let have_uki = self.state.known().contains(&image.uki) && self.state.open(&image.uki).is_ok();
-        let parts: &[Part] = match (claim, have_uki) {
+        // What the journal counts are the fetches of one choice of parts. It changes from both to the root alone only when the UKI has been
+        // kept, which is when all fetches are done; should a copy be lost, the root's hash finds the mistake, and all is fetched anew.
+        let parts: &[Part] = match (claim, self.state.has_uki(&image.uki)) {
             (Claim::Filled, true) => &[],
             (Claim::Filled, false) => &[Part::Uki],
-            (Claim::Empty, _) => &[Part::Root, Part::Uki],
+            (Claim::Empty, true) => &[Part::Root],
+            (Claim::Empty, false) => &[Part::Root, Part::Uki],
         };
         if !parts.is_empty() {
             if claim == Claim::Filled {
@@ -595,7 +597,8 @@ impl Agent {
         journal: &mut Journal,
     ) -> Result<(), AgentError> {
         let download = Download::prepare(source, release.clone(), parts).await?;
-        let uki = self.state.stage_uki(&image.uki.version, image.uki.len)?;
+        let with_uki = parts.contains(&Part::Uki);
+        let uki = if with_uki { Some(self.state.stage_uki(&image.uki.version, image.uki.len)?) } else { None };
         let done = journal.fetches;
         let mut writer = Writer {
             target: &*self.target,
@@ -608,7 +611,7 @@ impl Agent {
             said: std::time::Instant::now(),
         };
         download.run(source, &mut writer, done).await?;
-        if let Err(error) = self.state.keep_uki(&image.uki) {
+        if with_uki && let Err(error) = self.state.keep_uki(&image.uki) {
             // What an earlier run left was not what it noted: everything is fetched anew next time.
             journal.fetches = 0;
             self.state.set_journal(Some(&*journal))?;
@@ -723,11 +726,16 @@ fn image_of(release: &Release) -> Result<Image, AgentError> {
     Ok(Image { superblock, uki })
 }
 
+fn copy_error(source: io::Error) -> SinkError {
+    SinkError { what: "the copy of the UKI".to_owned(), source }
+}
+
 /// Writes the root into its slot and the UKI into its copy, and notes how far it is.
 struct Writer<'a> {
     target: &'a dyn Target,
     slot: SlotName,
-    uki: File,
+    /// The copy of the UKI, when that is fetched too.
+    uki: Option<File>,
     state: &'a State,
     journal: &'a mut Journal,
     status: &'a mut Status,
@@ -740,17 +748,14 @@ impl Sink for Writer<'_> {
         let area = Area::Root(self.slot);
         match write.part {
             Part::Root => self.target.write(area, write.offset, write.data).map_err(|source| SinkError { what: area.to_string(), source }),
-            Part::Uki => self
-                .uki
-                .write_all_at(write.data, write.offset)
-                .map_err(|source| SinkError { what: "the copy of the UKI".to_owned(), source }),
+            Part::Uki => self.uki.as_ref().map_or(Ok(()), |uki| uki.write_all_at(write.data, write.offset)).map_err(copy_error),
         }
     }
 
     fn checkpoint(&mut self, fetches: u64, received: u64) -> Result<(), SinkError> {
         let area = Area::Root(self.slot);
         self.target.sync(area).map_err(|source| SinkError { what: area.to_string(), source })?;
-        self.uki.sync_data().map_err(|source| SinkError { what: "the copy of the UKI".to_owned(), source })?;
+        self.uki.as_ref().map_or(Ok(()), File::sync_data).map_err(copy_error)?;
         self.journal.fetches = fetches;
         self.status.counters.received += received.saturating_sub(self.journal.fetched);
         self.journal.fetched = received;

@@ -22,6 +22,7 @@ pub const CONTROL: &str = "/run/garboard/update/control";
 /// The socket for Prometheus: HTTP.
 pub const METRICS: &str = "/run/garboard/update/metrics";
 const MAX_REQUEST: u64 = 64 << 10;
+const NO_SERVER: &str = "no update server is set (garboard.update.server in the cloud-config)";
 
 /// What the daemon is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,11 +135,8 @@ async fn carry_out(agent: &mut Agent, request: &Request) -> Result<String, Agent
             if agent.status.state == AgentState::Trial {
                 return Ok(agent.status.why.clone());
             }
-            if agent.settings.server.is_none() {
-                if !matches!(agent.status.state, AgentState::PendingReboot | AgentState::Trial) {
-                    agent.say(AgentState::Disabled, None, "no update server is set (garboard.update.server in the cloud-config)");
-                }
-                return Ok(String::new());
+            if has_nothing_to_do(agent) {
+                return Ok(agent.status.why.clone());
             }
             if agent.settings.automatic {
                 agent.update(&Wish::default()).await?;
@@ -152,11 +150,25 @@ async fn carry_out(agent: &mut Agent, request: &Request) -> Result<String, Agent
 
 type Asked = (Request, Option<oneshot::Sender<Reply>>);
 
-/// Runs until the process is told to end.
+/// Whether nothing is left to do without being asked: no server, and no trial to watch. The command line works without a daemon.
+fn has_nothing_to_do(agent: &mut Agent) -> bool {
+    if agent.settings.server.is_some() || agent.status.state == AgentState::Trial {
+        return false;
+    }
+    if agent.status.state != AgentState::PendingReboot {
+        agent.say(AgentState::Disabled, None, NO_SERVER);
+    }
+    true
+}
+
+/// Runs until the process is told to end, or there is nothing to do.
 ///
 /// # Errors
 /// When its sockets cannot be made.
 pub async fn run(mut agent: Agent, metrics_tcp: Option<std::net::SocketAddr>) -> std::io::Result<()> {
+    if has_nothing_to_do(&mut agent) {
+        return Ok(());
+    }
     let (sender, mut queue) = mpsc::channel::<Asked>(16);
     let shared = Arc::new(Mutex::new(agent.status.clone()));
     serve_control(Path::new(CONTROL), sender)?;
@@ -181,6 +193,7 @@ pub async fn run(mut agent: Agent, metrics_tcp: Option<std::net::SocketAddr>) ->
         }
         let (request, answer) = match waiting.take() {
             Some(asked) => asked,
+            None if has_nothing_to_do(&mut agent) => return Ok(()),
             None => tokio::select! {
                 asked = queue.recv() => match asked { Some(asked) => asked, None => return Ok(()) },
                 () = sleep_until(next) => (Request::Periodic, None),

@@ -26,3 +26,5 @@ pub mod verity;
 
 #[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod service;

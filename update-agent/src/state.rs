@@ -422,6 +422,12 @@ impl State {
         self.keep_uki(uki)
     }
 
+    /// Whether there is a whole copy of a UKI.
+    #[must_use]
+    pub fn has_uki(&self, uki: &Uki) -> bool {
+        self.known().contains(uki) && digest_of(&self.uki_path(&uki.version)).is_ok_and(|digest| digest == uki.sha256)
+    }
+
     /// Removes copies of versions that are in no slot.
     pub fn prune_ukis(&self, keep: &[Version]) {
         for entry in fs::read_dir(self.root.join("uki")).into_iter().flatten().flatten() {
@@ -548,7 +554,7 @@ mod tests {
         assert!(state.adopt_uki(&wrong, &content).is_err());
         assert!(state.known().is_empty());
         state.adopt_uki(&uki, &content).unwrap();
-        assert_eq!(state.known(), [uki.clone()]);
+        assert_eq!(state.known(), std::slice::from_ref(&uki));
         let mut back = Vec::new();
         state.open(&uki).unwrap().read_to_end(&mut back).unwrap();
         assert_eq!(back, content);
