@@ -1,6 +1,6 @@
 //! What was built by `scripts/test`, built again where little is allowed. These tests need the images, locks and package
 //! cache of that build, so `scripts/test` runs them after it, with `GARBOARD_TEST_IMAGES` (the directory of the images)
-//! and `GARBOARD_PROGRAMS` (the directory of `garboard`, `init` and `cloud-config`) set.
+//! and `GARBOARD_PROGRAMS` (the directory of `garboard` and of the programs that it puts into images) set.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "all of this is test code")]
 
 use std::collections::BTreeMap;
@@ -47,14 +47,14 @@ fn text(path: &Path) -> &str {
 fn copy_of_everything(recipe: &str) -> TempDir {
     let place = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
     let at = |name: &str| place.path().join(name);
-    for directory in ["", "init", "cloud-config"] {
+    for directory in ["", "init", "cloud-config", "update-agent"] {
         fs::create_dir_all(at("checkout").join(directory)).unwrap();
     }
-    for directory in ["recipes", "init/units", "cloud-config/units"] {
+    for directory in ["recipes", "init/units", "cloud-config/units", "update-agent/units"] {
         run("cp", &["-r", text(&repository().join(directory)), text(&at("checkout").join(directory))]);
     }
     fs::create_dir(at("bin")).unwrap();
-    for program in ["garboard", "init", "cloud-config"] {
+    for program in ["garboard", "init", "cloud-config", "update-agent"] {
         fs::copy(variable("GARBOARD_PROGRAMS").join(program), at("bin").join(program)).unwrap();
     }
     fs::copy(std::env::current_exe().unwrap(), at("bin/confine")).unwrap();

@@ -40,12 +40,17 @@ impl Engine {
         let paths = json!({
             "units": [at("units")], "runtime": at("run/garboard"), "cgroups": group, "log_stream": at("no-log"), "log_socket": at("no-log"),
             "directories": [at("run"), at("state"), at("cache"), at("logs"), at("etc")], "health": at("health.toml"),
-            "default_unit": "default.target", "timer_stamps": at("stamps"),
+            "default_unit": "default.target", "timer_stamps": at("stamps"), "health_checks": at("health.d"),
         });
         std::fs::write(at("paths.json"), paths.to_string()).unwrap();
         let engine = directory.path().to_owned();
         for (name, text) in units {
-            write_unit(&engine, name, text);
+            if name.starts_with("health.d/") {
+                std::fs::create_dir_all(at("health.d")).unwrap();
+                std::fs::write(at(name), text.replace('@', engine.to_str().unwrap())).unwrap();
+            } else {
+                write_unit(&engine, name, text);
+            }
         }
         let log = std::fs::File::create(at("log")).unwrap();
         let child = Command::new(INIT)
@@ -147,6 +152,21 @@ impl Drop for Engine {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+#[test]
+fn the_health_gate_waits_for_the_operators_checks() {
+    let target = ("default.target", "[Unit]\nDescription=Default\n");
+    let check = "[[check]]\ncommand = ['/usr/bin/test', '-e', '@/ready']\n";
+    let engine = Engine::start(&[target, ("health.d/ready.toml", check)]);
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(!engine.log().contains("garboard: boot-"), "{}", engine.log());
+    std::fs::write(engine.path("ready"), "").unwrap();
+    engine.until("boot-complete", || engine.log().contains("garboard: boot-complete version=0.0.1 slot=a uptime="));
+    // The deadline of these tests is 6 s.
+    let engine = Engine::start(&[target, ("health.d/bad.toml", "[[check]]\nwish = 1\n")]);
+    engine.until("boot-degraded", || engine.log().contains("garboard: boot-degraded version=0.0.1 slot=a reason="));
+    assert!(engine.log().contains("bad.toml"), "{}", engine.log());
 }
 
 #[test]

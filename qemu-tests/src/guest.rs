@@ -35,15 +35,21 @@ impl Setup {
         let images = std::env::var_os("GARBOARD_TEST_IMAGES").map_or_else(default_images, PathBuf::from);
         let image = images.join(format!("{recipe}-1.0.0-x86_64.raw"));
         assert!(image.exists(), "{} is not there: run `make test`, or build it as scripts/test does", image.display());
+        Self { memory_mib: if recipe == "docker" { 2048 } else { 1024 }, ..Self::of_image(&image) }
+    }
+
+    /// A machine of any image.
+    #[must_use]
+    pub fn of_image(image: &Path) -> Self {
         let directory = tempfile::Builder::new().prefix("garboard-test-").tempdir().expect("a temporary directory");
         let key = Ssh::make_key(&directory.path().join("key"));
         let seed =
             Seed { instance_id: "i-test".into(), hostname: None, ssh_keys: vec![key.clone()], user_data: b"#cloud-config\n".to_vec() };
         Self {
             directory,
-            image,
+            image: image.to_owned(),
             disk_gib: 8,
-            memory_mib: if recipe == "docker" { 2048 } else { 1024 },
+            memory_mib: 1024,
             seed: Some(seed),
             key,
             fw_cfg: Vec::new(),

@@ -10,7 +10,9 @@ mod guest;
 mod patience;
 mod qmp;
 mod ssh;
+mod web;
 
 pub use console::{Console, Trouble};
 pub use guest::{Guest, Setup};
 pub use ssh::Reply;
+pub use web::Web;

@@ -7,12 +7,24 @@
 #![deny(unsafe_code, clippy::indexing_slicing, clippy::panic)]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, clippy::expect_used))]
 
+pub mod agent;
 pub mod commit;
+pub mod daemon;
+pub mod download;
 pub mod esp;
+pub mod fetch;
+pub mod host;
+pub mod policy;
 pub mod recovery;
+pub mod settings;
 pub mod slots;
+pub mod state;
+pub mod status;
 pub mod target;
+pub mod trust;
 pub mod verity;
 
 #[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod service;

@@ -64,6 +64,28 @@ pub trait Target {
     fn sync(&self, area: Area) -> io::Result<()>;
 }
 
+impl<T: Target + ?Sized> Target for &T {
+    fn len(&self, area: Area) -> io::Result<u64> {
+        (**self).len(area)
+    }
+
+    fn geometry(&self) -> Geometry {
+        (**self).geometry()
+    }
+
+    fn read(&self, area: Area, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        (**self).read(area, offset, buffer)
+    }
+
+    fn write(&self, area: Area, offset: u64, data: &[u8]) -> io::Result<()> {
+        (**self).write(area, offset, data)
+    }
+
+    fn sync(&self, area: Area) -> io::Result<()> {
+        (**self).sync(area)
+    }
+}
+
 /// The disk's partition table through [`FileExt`], as `disk_layout::gpt` wants it.
 struct Whole<'a>(&'a dyn Target);
 

@@ -16,8 +16,11 @@ struct Program {
     path: &'static str,
 }
 
-const PROGRAMS: [Program; 2] =
-    [Program { name: "init", path: "usr/lib/garboard/init" }, Program { name: "cloud-config", path: "usr/bin/cloud-config" }];
+const PROGRAMS: [Program; 3] = [
+    Program { name: "init", path: "usr/lib/garboard/init" },
+    Program { name: "cloud-config", path: "usr/bin/cloud-config" },
+    Program { name: "update-agent", path: "usr/bin/update-agent" },
+];
 
 /// Why a program cannot be put into the image.
 #[derive(Debug, Error)]

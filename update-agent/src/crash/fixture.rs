@@ -20,6 +20,8 @@ const MIB: u64 = 1 << 20;
 /// Blocks of a root.
 const BLOCKS: u64 = 24;
 const UKI_LEN: usize = 20 * 1024;
+/// Between two files: not in any chunk, and zeros all the same.
+pub const GAP: std::ops::Range<usize> = 48_192..49_152;
 
 /// An image with all its bytes.
 #[derive(Clone, Debug)]
@@ -35,7 +37,8 @@ fn noise(seed: &str, len: usize) -> Vec<u8> {
 
 impl Release {
     pub fn new(version: &str) -> Self {
-        let root = noise(&format!("root {version}"), (BLOCKS * VERITY_BLOCK_SIZE) as usize);
+        let mut root = noise(&format!("root {version}"), (BLOCKS * VERITY_BLOCK_SIZE) as usize);
+        root[GAP].fill(0);
         let superblock = VeritySuperblock { uuid: Uuid::from_u128(1), data_blocks: BLOCKS, salt: vec![7; 32] };
         let hash = |data: &[u8]| digest(&SHA256, &[&superblock.salt, data].concat());
         let mut level: Vec<u8> = root.chunks(VERITY_BLOCK_SIZE as usize).flat_map(|block| hash(block).as_ref().to_vec()).collect();

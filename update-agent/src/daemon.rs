@@ -1,0 +1,360 @@
+//! The daemon: checks at spread intervals, does what it is asked through a socket, one thing at a time, and serves metrics.
+//!
+//! What it is asked to do interrupts a download where that matters (pin, rollback, a bundle): the journal lets it go on later.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::agent::{Agent, AgentError, Wish};
+use crate::policy::next_check;
+use crate::state::Event;
+use crate::status::{AgentState, Problem, Status};
+
+/// The socket that the command line uses.
+pub const CONTROL: &str = "/run/garboard/update/control";
+/// The socket for Prometheus: HTTP.
+pub const METRICS: &str = "/run/garboard/update/metrics";
+const MAX_REQUEST: u64 = 64 << 10;
+const NO_SERVER: &str = "no update server is set (garboard.update.server in the cloud-config)";
+
+/// What the daemon is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+pub enum Request {
+    /// Fetch the metadata and say what follows from it.
+    Check,
+    /// Install what is newest for this host.
+    Update {
+        /// This version, although it failed or was set aside.
+        #[serde(default)]
+        retry: Option<String>,
+        /// An older one too.
+        #[serde(default)]
+        downgrade: bool,
+    },
+    /// Install from a bundle.
+    Apply {
+        /// The file.
+        file: PathBuf,
+        /// Although it failed or was set aside.
+        #[serde(default)]
+        retry: Option<String>,
+        /// An older one too.
+        #[serde(default)]
+        downgrade: bool,
+    },
+    /// Go back.
+    Rollback,
+    /// Take this version only; none takes all again.
+    Pin {
+        /// Which.
+        version: Option<String>,
+    },
+    /// Say what has happened.
+    History,
+    /// Look again at what became of the last update, and check when it is time to.
+    Periodic,
+}
+
+impl Request {
+    fn interrupts(&self) -> bool {
+        matches!(self, Self::Apply { .. } | Self::Rollback | Self::Pin { .. })
+    }
+}
+
+/// The answer: one line of JSON.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Reply {
+    /// What went wrong.
+    pub error: Option<Problem>,
+    /// One sentence.
+    pub message: String,
+    /// How things are now.
+    pub status: Status,
+    /// For [`Request::History`].
+    #[serde(default)]
+    pub history: Vec<Event>,
+}
+
+/// Does what is asked. Failures become part of the answer and of the status.
+pub async fn handle(agent: &mut Agent, request: Request) -> Reply {
+    let result = carry_out(agent, &request).await;
+    let mut reply = Reply { history: agent.state.versions().map(|versions| versions.events).unwrap_or_default(), ..Reply::default() };
+    match result {
+        Ok(message) => reply.message = message,
+        Err(error) => {
+            if !matches!(request, Request::Pin { .. } | Request::History | Request::Rollback) {
+                agent.failed(&error);
+            }
+            reply.error = Some(Problem { kind: error.kind().to_owned(), message: error.to_string() });
+        }
+    }
+    reply.status = agent.status.clone();
+    reply
+}
+
+async fn carry_out(agent: &mut Agent, request: &Request) -> Result<String, AgentError> {
+    let wish = |retry: &Option<String>, downgrade: bool| -> Result<Wish, AgentError> {
+        let retry = retry.as_ref().map(|version| version.parse()).transpose()?;
+        Ok(Wish { asked: true, retry, downgrade })
+    };
+    match request {
+        Request::Check => {
+            agent.check(true).await?;
+            Ok(agent.status.why.clone())
+        }
+        Request::Update { retry, downgrade } => {
+            let wish = wish(retry, *downgrade)?;
+            agent.update(&wish).await?;
+            Ok(agent.status.why.clone())
+        }
+        Request::Apply { file, retry, downgrade } => {
+            let wish = wish(retry, *downgrade)?;
+            let version = agent.apply(file, &wish).await?;
+            Ok(format!("version {version} is in place; the next boot starts it"))
+        }
+        Request::Rollback => {
+            let version = agent.rollback()?;
+            Ok(format!("the next boot goes back to version {version}"))
+        }
+        Request::Pin { version } => {
+            let version = version.as_ref().map(|version| version.parse()).transpose()?;
+            agent.pin(version.as_ref())?;
+            Ok(version.map_or("nothing is pinned".to_owned(), |version| format!("only version {version} is taken")))
+        }
+        Request::History => Ok(String::new()),
+        Request::Periodic => {
+            agent.note_outcome()?;
+            if agent.status.state == AgentState::Trial {
+                return Ok(agent.status.why.clone());
+            }
+            if has_nothing_to_do(agent) {
+                return Ok(agent.status.why.clone());
+            }
+            if agent.settings.automatic {
+                agent.update(&Wish::default()).await?;
+            } else {
+                agent.check(false).await?;
+            }
+            Ok(agent.status.why.clone())
+        }
+    }
+}
+
+type Asked = (Request, Option<oneshot::Sender<Reply>>);
+
+/// Whether nothing is left to do without being asked: no server, and no trial to watch. The command line works without a daemon.
+fn has_nothing_to_do(agent: &mut Agent) -> bool {
+    if agent.settings.server.is_some() || agent.status.state == AgentState::Trial {
+        return false;
+    }
+    if agent.status.state != AgentState::PendingReboot {
+        agent.say(AgentState::Disabled, None, NO_SERVER);
+    }
+    true
+}
+
+/// Runs until the process is told to end, or there is nothing to do.
+///
+/// # Errors
+/// When its sockets cannot be made.
+pub async fn run(mut agent: Agent, metrics_tcp: Option<std::net::SocketAddr>) -> std::io::Result<()> {
+    if has_nothing_to_do(&mut agent) {
+        return Ok(());
+    }
+    let (sender, mut queue) = mpsc::channel::<Asked>(16);
+    let shared = Arc::new(Mutex::new(agent.status.clone()));
+    serve_control(Path::new(CONTROL), sender)?;
+    serve_metrics(listen(Path::new(METRICS), 0o644)?, Arc::clone(&shared), agent.paths.status.clone());
+    if let Some(address) = metrics_tcp {
+        serve_metrics_tcp(TcpListener::bind(address).await?, agent.paths.status.clone());
+    }
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut failures = 0_u32;
+    // Not at once: a fleet that lost its power does not come back to the server in one second.
+    let mut next = Instant::now() + Duration::from_secs(2 + random() % 20.min(agent.settings.interval.max(1)));
+    let mut waiting: Option<Asked> = None;
+    loop {
+        agent.status.next_check = Some((agent.clock)() + next.saturating_duration_since(Instant::now()).as_secs());
+        agent.publish();
+        if let Ok(mut shared) = shared.lock() {
+            *shared = agent.status.clone();
+        }
+        if agent.reboots() {
+            eprintln!("update-agent: {}; rebooting", agent.status.why);
+            let _ = std::process::Command::new("/usr/bin/systemctl").arg("reboot").status();
+        }
+        let (request, answer) = match waiting.take() {
+            Some(asked) => asked,
+            None if has_nothing_to_do(&mut agent) => return Ok(()),
+            None => tokio::select! {
+                asked = queue.recv() => match asked { Some(asked) => asked, None => return Ok(()) },
+                () = sleep_until(next) => (Request::Periodic, None),
+                _ = terminate.recv() => return Ok(()),
+            },
+        };
+        let periodic = request == Request::Periodic;
+        let reply = {
+            let work = handle(&mut agent, request);
+            tokio::pin!(work);
+            let mut backlog = Vec::new();
+            let reply = loop {
+                tokio::select! {
+                    reply = &mut work => break Some(reply),
+                    asked = queue.recv() => match asked {
+                        Some(asked) if asked.0.interrupts() => { waiting = Some(asked); break None }
+                        Some(asked) => backlog.push(asked),
+                        None => return Ok(()),
+                    },
+                    _ = terminate.recv() => return Ok(()),
+                }
+            };
+            // Who asked meanwhile for what was going on anyway hears how it ended.
+            for (_, answer) in backlog {
+                if let Some(answer) = answer {
+                    let _ = answer.send(reply.clone().unwrap_or_default());
+                }
+            }
+            reply
+        };
+        let failed = reply.as_ref().is_some_and(|reply| reply.error.is_some());
+        if let Some(error) = reply.as_ref().and_then(|reply| reply.error.as_ref()) {
+            eprintln!("update-agent: {}: {}", error.kind, error.message);
+        }
+        if let (Some(answer), Some(reply)) = (answer, reply) {
+            let _ = answer.send(reply);
+        }
+        if periodic {
+            failures = if failed { failures + 1 } else { 0 };
+            // A trial ends soon, and then there is something to note.
+            let interval = if agent.status.state == AgentState::Trial { 15 } else { agent.settings.interval };
+            let seconds = next_check(interval, failures, agent.retry_after.take(), random());
+            let until = agent.status.wait_until.map(|until| until.saturating_sub((agent.clock)()).max(1));
+            next = Instant::now() + Duration::from_secs(seconds.min(until.unwrap_or(u64::MAX)));
+        }
+    }
+}
+
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    u64::from_ne_bytes(bytes)
+}
+
+fn listen(path: &Path, mode: u32) -> std::io::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt;
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    let _ = std::fs::remove_file(path);
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    Ok(listener)
+}
+
+fn serve_control(path: &Path, sender: mpsc::Sender<Asked>) -> std::io::Result<()> {
+    let listener = listen(path, 0o600)?;
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let sender = sender.clone();
+            tokio::spawn(async move {
+                let _ = answer(stream, sender).await;
+            });
+        }
+    });
+    Ok(())
+}
+
+async fn answer(stream: UnixStream, sender: mpsc::Sender<Asked>) -> std::io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut line = String::new();
+    let mut reader = BufReader::new(reader.take(MAX_REQUEST));
+    timeout(Duration::from_secs(10), reader.read_line(&mut line)).await??;
+    let reply = match serde_json::from_str::<Request>(&line) {
+        Err(error) => Reply { error: Some(Problem { kind: "request".to_owned(), message: error.to_string() }), ..Reply::default() },
+        Ok(request) => {
+            let (answer, reply) = oneshot::channel();
+            if sender.send((request, Some(answer))).await.is_err() {
+                return Ok(());
+            }
+            let interrupted = Problem { kind: "interrupted".to_owned(), message: "something else was asked for meanwhile".to_owned() };
+            reply.await.unwrap_or(Reply { error: Some(interrupted), ..Reply::default() })
+        }
+    };
+    let mut text = serde_json::to_vec(&reply)?;
+    text.push(b'\n');
+    writer.write_all(&text).await
+}
+
+/// The latest status: the file is written more often than the daemon's loop comes round.
+fn latest(shared: Option<&Arc<Mutex<Status>>>, file: &Path) -> Status {
+    let stored = std::fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    stored.or_else(|| shared?.lock().ok().map(|status| status.clone())).unwrap_or_default()
+}
+
+fn serve_metrics(listener: UnixListener, shared: Arc<Mutex<Status>>, file: PathBuf) {
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let status = latest(Some(&shared), &file);
+            tokio::spawn(async move {
+                let _ = timeout(Duration::from_secs(10), http(stream, status)).await;
+            });
+        }
+    });
+}
+
+fn serve_metrics_tcp(listener: TcpListener, file: PathBuf) {
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let status = latest(None, &file);
+            tokio::spawn(async move {
+                let _ = timeout(Duration::from_secs(10), http(stream, status)).await;
+            });
+        }
+    });
+}
+
+/// One request, one answer; whatever the path.
+async fn http(mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, status: Status) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    let mut buffer = [0; 1024];
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") && head.len() < 16 << 10 {
+        let count = stream.read(&mut buffer).await?;
+        if count == 0 {
+            break;
+        }
+        head.extend_from_slice(buffer.get(..count).unwrap_or_default());
+    }
+    let text = status.metrics();
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
+        text.len()
+    );
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+/// Asks the daemon; `None` when there is none.
+///
+/// # Errors
+/// When it goes away before it has answered.
+pub async fn ask(request: &Request) -> std::io::Result<Option<Reply>> {
+    let Ok(stream) = UnixStream::connect(CONTROL).await else { return Ok(None) };
+    let (reader, mut writer) = stream.into_split();
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    writer.write_all(&line).await?;
+    let mut text = String::new();
+    BufReader::new(reader).read_line(&mut text).await?;
+    if text.is_empty() {
+        return Err(std::io::Error::other("the daemon ended before it had answered"));
+    }
+    Ok(Some(serde_json::from_str(&text)?))
+}

@@ -1,0 +1,144 @@
+//! A host with its disk in memory, its state, and the firmware and `init` beside it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::server::Server;
+use super::shop::Shop;
+use crate::agent::{Agent, AgentError, Paths, Wish};
+use crate::crash::boot::boot;
+use crate::crash::disk::Disk;
+use crate::crash::fat_esp::FatEsp;
+use crate::crash::fixture::{Release, shipped};
+use crate::esp::EspFiles;
+use crate::host::Host;
+use crate::settings::Settings;
+use crate::slots::Slots;
+use crate::state::State;
+use crate::status::Status;
+
+const NOW: i64 = 1_800_000_000;
+
+/// A host with its disk and state.
+pub struct Machine {
+    pub disk: &'static Disk,
+    pub directory: tempfile::TempDir,
+    pub root: PathBuf,
+    pub releases: Vec<Release>,
+}
+
+impl Machine {
+    pub fn new(shop: &Shop, installed: &Release) -> Self {
+        let mut image = shipped(installed);
+        // What the other slot held before must not shine through.
+        let slot = image.layout.roots[1].clone();
+        let mut bytes = (*image.base).clone();
+        bytes[slot.start as usize..slot.end as usize].fill(0xa5);
+        image.base = Arc::new(bytes);
+        let disk: &'static Disk = Box::leak(Box::new(Disk::new(image)));
+        Self { disk, directory: tempfile::tempdir().unwrap(), root: shop.root(), releases: vec![installed.clone()] }
+    }
+
+    pub fn state(&self) -> State {
+        State::open(&self.directory.path().join("garboard/update")).unwrap()
+    }
+
+    pub fn verdict(&self, release: &Release, verdict: &str, reason: &str) {
+        let directory = self.directory.path().join("garboard/verdicts");
+        std::fs::create_dir_all(&directory).unwrap();
+        let uki = &release.image.uki;
+        let text = serde_json::json!({"version": uki.version.as_str(), "root_hash": crate::verity::hex(&uki.root_hash), "verdict": verdict, "reason": reason, "time": NOW});
+        std::fs::write(directory.join(format!("{}.json", uki.version)), text.to_string()).unwrap();
+    }
+
+    /// The agent as it starts on whatever would boot.
+    pub fn agent(&self, server: &str) -> Agent {
+        let booted = boot(self.disk, &self.releases).unwrap();
+        let release = self.releases.iter().find(|release| release.image.uki.version == booted.version).unwrap();
+        let slot = Slots::read(self.disk).unwrap().find(&release.image.uki.root_hash).unwrap();
+        let settings = format!(r#"{{"garboard": {{"update": {{"server": "{server}", "stall-timeout": 1}}}}}}"#);
+        let run = self.directory.path().join("run");
+        std::fs::create_dir_all(&run).unwrap();
+        let mut agent = Agent {
+            host: Host {
+                running: release.running(slot),
+                disk: "/dev/none".into(),
+                uki: booted.name,
+                machine_id: "0123456789abcdef0123456789abcdef".into(),
+                image: "tiny".parse().unwrap(),
+                architecture: "x86_64".parse().unwrap(),
+            },
+            settings: Settings::parse(settings.as_bytes()),
+            paths: Paths {
+                update_root: self.root.clone(),
+                status: run.join("status.json"),
+                reboot_needed: run.join("reboot-needed"),
+                esp_lock: None,
+            },
+            state: self.state(),
+            target: Box::new(self.disk),
+            esp: Box::new(FatEsp(self.disk)),
+            status: Status::default(),
+            retry_after: None,
+            clock: crate::agent::system_clock,
+        };
+        agent.start().unwrap();
+        agent
+    }
+
+    pub fn boots(&self) -> String {
+        boot(self.disk, &self.releases).unwrap().version.to_string()
+    }
+
+    /// The firmware starts what is chosen, and takes one try off.
+    pub fn reboot(&self) -> String {
+        let booted = boot(self.disk, &self.releases).unwrap();
+        if let Ok(mut name) = booted.name.parse::<disk_layout::UkiName>()
+            && let Some(counter) = &mut name.counter
+            && counter.left > 0
+        {
+            (counter.left, counter.done) = (counter.left - 1, counter.done + 1);
+            FatEsp(self.disk).rename(&booted.name, &name.to_string()).unwrap();
+        }
+        booted.version.to_string()
+    }
+
+    pub fn bless(&self, release: &Release) {
+        self.verdict(release, "good", "");
+        let version = &release.image.uki.version;
+        let mut esp = FatEsp(self.disk);
+        let name = esp.list().unwrap().into_iter().map(|file| file.name).find(|name| name.starts_with(&format!("garboard_{version}+")));
+        if let Some(name) = name {
+            esp.rename(&name, &format!("garboard_{version}.efi")).unwrap();
+        }
+    }
+}
+
+pub fn asked() -> Wish {
+    Wish { asked: true, ..Wish::default() }
+}
+
+pub struct World {
+    pub shop: Shop,
+    pub server: Server,
+    pub machine: Machine,
+    pub old: Release,
+    pub new: Release,
+}
+
+/// 1.0 runs, 1.1 is published.
+pub async fn world() -> World {
+    let (old, new) = (Release::new("1.0"), Release::new("1.1"));
+    let shop = Shop::new();
+    shop.publish(&new);
+    let server = Server::start(shop.repository()).await;
+    let mut machine = Machine::new(&shop, &old);
+    machine.verdict(&old, "good", "");
+    machine.releases.push(new.clone());
+    World { shop, server, machine, old, new }
+}
+
+pub async fn update(world: &World) -> Result<Option<String>, AgentError> {
+    let mut agent = world.machine.agent(&world.server.url);
+    Ok(agent.update(&asked()).await?.map(|version| version.to_string()))
+}

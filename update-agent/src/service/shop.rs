@@ -1,0 +1,79 @@
+//! A publisher with its keys and its repository.
+
+use std::path::{Path, PathBuf};
+
+use publisher::Expiries;
+use publisher::keys::{Keys, Threshold};
+use publisher::publish::{Context, Offer, publish};
+use publisher::repository::Repository;
+use release_format::Digest;
+
+use crate::crash::fixture::{GAP, Release};
+
+/// A publisher with its repository.
+pub struct Shop {
+    pub directory: tempfile::TempDir,
+    pub keys: Keys,
+}
+
+impl Shop {
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let keys = Keys::init(&directory.path().join("keys"), Threshold::ONE, &Expiries::default(), now()).unwrap();
+        Self { directory, keys }
+    }
+
+    pub fn repository(&self) -> PathBuf {
+        self.directory.path().join("repo")
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.directory.path().join("keys/root.json")
+    }
+
+    pub fn publish(&self, release: &Release) {
+        self.publish_with(release, &Offer::default());
+    }
+
+    /// In a thread of its own: the publisher checks its work with a client that has a runtime of its own.
+    pub fn publish_with(&self, release: &Release, offer: &Offer) {
+        std::thread::scope(|scope| scope.spawn(|| self.publish_here(release, offer)).join().unwrap());
+    }
+
+    pub fn publish_here(&self, release: &Release, offer: &Offer) {
+        let out = self.directory.path().join(format!("out-{}", release.image.uki.version));
+        write_parts(&out, release);
+        let mut repository = Repository::open(&self.repository(), &self.keys).unwrap();
+        let mut context = Context { repository: &mut repository, keys: &self.keys, expiries: &Expiries::default(), now: now() };
+        let hash = release.image.uki.root_hash;
+        publish(&mut context, &out, &"stable".parse().unwrap(), offer, 3, &|_, _, _, _| Ok(hash)).unwrap();
+    }
+}
+
+pub fn now() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}
+
+pub fn write_parts(out: &Path, release: &Release) {
+    let uki = &release.image.uki;
+    let directory = out.join(format!("tiny-{}-x86_64.release", uki.version));
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join("root.erofs"), &release.root).unwrap();
+    std::fs::write(directory.join("uki.efi"), &release.uki).unwrap();
+    let superblock = &release.image.superblock;
+    let parts = serde_json::json!({
+        "schema": 1,
+        "image": "tiny",
+        "version": uki.version.as_str(),
+        "architecture": "x86_64",
+        "root_hash": Digest::new(uki.root_hash),
+        "verity_size": disk_layout::hash_area_blocks(superblock.data_blocks) * 4096,
+        "verity_salt": crate::verity::hex(&superblock.salt),
+        "verity_uuid": superblock.uuid,
+        "root": {"file": "root.erofs", "offset": 0, "size": release.root.len()},
+        "extents": [["", 8192], ["usr/bin/a", GAP.start - 8192], ["usr/bin/b", release.root.len() - GAP.end]],
+        "sections": [["", 512], [".linux", release.uki.len() - 512]],
+        "state": {"layout": 1, "components": {}},
+    });
+    std::fs::write(directory.join("parts.json"), parts.to_string()).unwrap();
+}
