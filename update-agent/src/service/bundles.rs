@@ -31,7 +31,7 @@ async fn bundles_that_are_not_what_they_say_are_refused() {
     flipped[pack + 5000] ^= 1;
     for (content, kind) in [
         (&b"no archive at all"[..], "bundle"),
-        (&good[..700], "bundle"),
+        (&good[..1024], "not-found"),
         (&good[..pack + 60_000], "dropped"),
         (&flipped[..], "payload-digest"),
     ] {

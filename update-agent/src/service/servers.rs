@@ -91,7 +91,7 @@ async fn a_line_that_drops_at_every_percent_is_taken_up_where_it_broke() {
 #[tokio::test]
 async fn a_file_that_changes_under_way_is_noticed() {
     let world = world().await;
-    world.server.behave(Behaviour { drop_after: Some((60_000, 1)), other_size: true, ..Behaviour::default() });
+    world.server.behave(Behaviour { drop_after: Some((100_000, 1)), other_size: true, ..Behaviour::default() });
     let error = update(&world).await.unwrap_err();
     assert_eq!(error.kind(), "range", "{error}");
     world.server.behave(Behaviour::default());
