@@ -4,60 +4,11 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use qemu_tests::{Guest, Setup, Web};
-use tempfile::TempDir;
-
-/// A publisher: keys, images and a repository.
-struct Shop {
-    directory: TempDir,
-}
-
-impl Shop {
-    fn new() -> Self {
-        let shop = Self { directory: tempfile::Builder::new().prefix("garboard-shop-").tempdir_in("/var/tmp").unwrap() };
-        shop.garboard(&["keys", "init", "--dir", &shop.path("keys")]);
-        shop
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.directory.path().join(name).to_str().unwrap().to_owned()
-    }
-
-    fn garboard(&self, args: &[&str]) {
-        // Tests lie in target/.../debug/deps, programs beside that directory.
-        let program = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("garboard");
-        let output = Command::new(&program).args(args).output().unwrap();
-        assert!(output.status.success(), "garboard {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-
-    /// Builds a version of `tiny` with these lines added to its recipe, from the same packages; its image.
-    fn build(&self, version: &str, lines: &str) -> PathBuf {
-        let directory = self.path(&format!("recipe-{version}"));
-        let recipe = format!("{directory}/tiny.toml");
-        std::fs::create_dir_all(&directory).unwrap();
-        let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes").canonicalize().unwrap();
-        std::fs::copy(recipes.join("tiny.lock"), format!("{directory}/tiny.lock"))
-            .expect("the lock of the images that scripts/test builds");
-        std::fs::write(&recipe, format!("name = \"tiny\"\nextends = \"{}/tiny.toml\"\n{lines}\n", recipes.display())).unwrap();
-        let (out, root) = (self.path(&format!("out-{version}")), self.path("keys/root.json"));
-        self.garboard(&["build", &recipe, "--version", version, "--out", &out, "--format", "raw", "--update-root", &root, "--offline"]);
-        PathBuf::from(out).join(format!("tiny-{version}-x86_64.raw"))
-    }
-
-    fn publish(&self, version: &str) {
-        let (out, repo, keys) = (self.path(&format!("out-{version}")), self.path("repo"), self.path("keys"));
-        self.garboard(&["publish", &out, "--repo", &repo, "--channel", "stable", "--keys", &keys, "--level", "1"]);
-    }
-
-    fn release(&self, version: &str, lines: &str) {
-        self.build(version, lines);
-        self.publish(version);
-    }
-}
+use qemu_tests::{Guest, Setup, Shop, Web};
 
 /// Makes the unit `bad.service`, which every boot wants to be healthy.
 fn with_unit(command: &str) -> String {
@@ -94,6 +45,8 @@ fn a_machine_keeps_good_versions_and_comes_back_from_bad_ones() {
     host.wait_for("garboard: boot-complete version=1.1 slot=b");
     runs(&mut host, "1.1", "b");
     host.eventually("sudo update-agent history | grep -q 'good.*1.1'");
+    let anonymous_kib: u64 = host.ok("awk '/^RssAnon/ {print $2}' /proc/$(pgrep -x update-agent)/status").parse().unwrap();
+    assert!(anonymous_kib < 8 * 1024, "idle, the agent has {anonymous_kib} KiB");
     let names = host.ok("sudo mount -o ro /dev/vda1 /boot && ls /boot/EFI/Linux && sudo umount /boot");
     assert_eq!(names, "garboard_1.0.efi\ngarboard_1.1.efi", "blessed: {names}");
 
@@ -167,6 +120,83 @@ fn an_air_gapped_machine_takes_a_bundle_and_ends_in_a_clear_stop_when_nothing_is
     std::thread::sleep(Duration::from_secs(15));
     let starts = host.console.text().matches("BdsDxe: starting").count();
     assert_eq!(starts, 1, "it does not start again and again:\n{}", host.console.tail());
+}
+
+/// The power fails at many moments of an update; each time the machine comes up in one of the two versions, and in the end the new
+/// one is there.
+#[test]
+#[ignore = "many boots: scripts/test-long"]
+fn an_update_survives_power_cuts() {
+    let shop = Shop::new();
+    let image = shop.build("1.0", "");
+    shop.release("1.1", "");
+    let web = Web::serve(Path::new(&shop.path("repo")));
+    let data = user_data(&web).replace("    interval", "    automatic: false\n    reboot_strategy: off\n    interval");
+    let mut host = Setup::of_image(&image).user_data(&data).start();
+    for point in 0..20_u64 {
+        host.wait_for("garboard: boot-complete version=1.");
+        host.wait_for_ssh();
+        if host.run("sudo update-agent status | grep -q 'version: *1.1'").code == 0 {
+            break;
+        }
+        host.ok("sudo sh -c 'nohup update-agent update >/dev/null 2>&1 &'");
+        std::thread::sleep(Duration::from_millis(700 * (point + 1)));
+        host.cut_power();
+        host.power_on();
+    }
+    host.wait_for_ssh();
+    if host.run("sudo update-agent status | grep -q 'version: *1.1'").code != 0 {
+        host.ok("sudo update-agent update");
+        host.cut_power();
+        host.power_on();
+    }
+    host.wait_for("garboard: boot-complete version=1.1 slot=b");
+}
+
+/// Updates in a row alternate the slots and leave nothing behind. All of it within 64 MiB of memory.
+#[test]
+#[ignore = "many boots: scripts/test-long"]
+fn twenty_updates_in_a_row() {
+    let shop = Shop::new();
+    let image = shop.build("1.0", "");
+    shop.publish("1.0");
+    let web = Web::serve(Path::new(&shop.path("repo")));
+    let mut host = Setup::of_image(&image).user_data(&user_data(&web)).start();
+    host.wait_for("garboard: boot-complete version=1.0 slot=a");
+    host.wait_for_ssh();
+    host.ok("sudo mkdir -p /media/state/units/update-agent.service.d");
+    host.ok("printf '[Service]\\nMemoryMax=64M\\n' | sudo tee /media/state/units/update-agent.service.d/limit.conf >/dev/null");
+    host.ok("sudo systemctl daemon-reload && sudo systemctl restart update-agent");
+    for number in 1..=20 {
+        let (version, slot) = (format!("1.{number}"), if number % 2 == 1 { "b" } else { "a" });
+        shop.release(&version, "");
+        let _ = host.run("sudo update-agent update");
+        host.wait_for(&format!("garboard: boot-complete version={version} slot={slot}"));
+        runs(&mut host, &version, slot);
+        host.eventually(&format!("sudo update-agent history | grep -q 'good.*{version} '"));
+    }
+    assert_eq!(host.ok("sudo ls /media/state/garboard/update/uki | wc -l"), "4", "two copies with their records");
+}
+
+/// No room on the ESP, then none on state: the one is refused before anything is changed, the other is what the reserve is for.
+#[test]
+#[ignore = "scripts/test-long"]
+fn a_full_esp_is_refused_and_a_full_state_is_not() {
+    let shop = Shop::new();
+    let image = shop.build("1.0", "");
+    shop.release("1.1", "");
+    let web = Web::serve(Path::new(&shop.path("repo")));
+    let data = user_data(&web).replace("    interval", "    automatic: false\n    interval");
+    let mut host = Setup::of_image(&image).user_data(&data).start();
+    host.wait_for("garboard: boot-complete version=1.0 slot=a");
+    runs(&mut host, "1.0", "a");
+    host.ok("sudo mount /dev/vda1 /boot; sudo dd if=/dev/zero of=/boot/filler bs=1M count=110 2>/dev/null || true; sudo umount /boot");
+    let reply = host.run("sudo update-agent update");
+    assert!(reply.code == 1 && reply.err.contains("esp-full"), "{}{}", reply.out, reply.err);
+    host.ok("sudo mount /dev/vda1 /boot; sudo rm /boot/filler; sudo umount /boot");
+    host.ok("sudo dd if=/dev/zero of=/media/state/filler bs=1M 2>/dev/null || true; sync");
+    let _ = host.run("sudo update-agent update");
+    host.wait_for("garboard: boot-complete version=1.1 slot=b");
 }
 
 /// Overwrites the first block of a partition of a machine that is off.

@@ -4,8 +4,10 @@
 use disk_layout::{BootCounter, UkiName};
 
 use super::boot_disk::BootDisk;
+use super::load::Drivers;
 use super::{starts, verity};
 use crate::boot::BootRecord;
+use crate::cmdline::CommandLine;
 
 /// What to do after the cause was said.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,6 +32,10 @@ pub(super) fn next(record: &BootRecord, boot_disk: &BootDisk) -> Next {
     }
     let name = |slot| starts::version_of(boot_disk, slot).map_or_else(|| "of no version".to_owned(), |version| version.to_string());
     let damaged = format!("the root of version {} in slot {slot} is damaged", name(slot));
+    // While the root was not entered, the modules are those of the initramfs; later the root's modprobe finds them.
+    if let Ok(mut drivers) = Drivers::read(&CommandLine::of_kernel()) {
+        drivers.load_for_esp();
+    }
     match starts::spend_if_better(boot_disk).and_then(|other| starts::make_choice(boot_disk, &other).map(|()| other)) {
         Ok(other) => {
             Next::RebootInto(format!("{damaged}: it is given up, the next boot starts version {other} from slot {}", slot.other()))

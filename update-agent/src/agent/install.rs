@@ -58,7 +58,13 @@ impl Agent {
         Ok(version)
     }
 
-    pub(super) async fn install(&mut self, source: &Source, list: &Channel, entry: &ChannelRelease, downgrade: bool) -> Result<(), AgentError> {
+    pub(super) async fn install(
+        &mut self,
+        source: &Source,
+        list: &Channel,
+        entry: &ChannelRelease,
+        downgrade: bool,
+    ) -> Result<(), AgentError> {
         let version = entry.version.clone();
         let older = version < self.host.running.version;
         if older && !downgrade {

@@ -361,7 +361,6 @@ impl State {
             _ => (Standing::Untried, String::new()),
         })
     }
-
 }
 
 #[cfg(test)]
