@@ -9,10 +9,12 @@ mod console;
 mod guest;
 mod patience;
 mod qmp;
+mod shop;
 mod ssh;
 mod web;
 
 pub use console::{Console, Trouble};
 pub use guest::{Guest, Setup};
+pub use shop::Shop;
 pub use ssh::Reply;
 pub use web::Web;

@@ -16,7 +16,8 @@ use crate::fetch::{FetchError, Source};
 
 /// A base for the names of metadata; only the paths behind it are used.
 const BASE: &str = "repository:///";
-const MAX_METADATA: u64 = 16 << 20;
+/// More than any kind of metadata may have; each kind's own limit is below.
+const MAX_METADATA: u64 = 4 << 20;
 
 /// Why metadata is not believed. [`TrustError::kind`] is stable.
 #[derive(Debug, Error)]
@@ -155,7 +156,8 @@ fn distrust(error: TufError) -> TrustError {
     let mut below: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(inner) = below {
         if let Some(fetch) = inner.downcast_ref::<FetchError>() {
-            found = Some((fetch.kind(), fetch.to_string()));
+            let kind = if matches!(fetch, FetchError::TooLarge { .. }) { "metadata-too-large" } else { fetch.kind() };
+            found = Some((kind, fetch.to_string()));
             retry_after = fetch.retry_after();
         } else if let Some(kind) = inner.downcast_ref::<TufError>().and_then(kind_of) {
             found = Some((kind, inner.to_string()));

@@ -34,6 +34,9 @@ pub(super) enum Failure {
     /// The device mapper refused.
     #[error("cannot open the root through dm-verity: {0}")]
     Verity(io::Error),
+    /// Starts fail again and again, and the root is not what it was.
+    #[error("{0}, and the root is damaged")]
+    DamagedRoot(String),
     /// Moving into the root failed.
     #[error("cannot switch to the root: {step}: {error}")]
     SwitchRoot { step: &'static str, error: io::Error },

@@ -56,6 +56,13 @@ impl Drivers {
         }
     }
 
+    /// Loads what the ESP needs to be mounted: `nls_*` are the character sets of its names.
+    pub(super) fn load_for_esp(&mut self) {
+        for name in ["vfat", "nls_cp437", "nls_ascii"] {
+            self.load_with_needs(name);
+        }
+    }
+
     /// Loads the next driver that has a device and was not tried; false when there is none.
     pub(super) fn load_next(&mut self) -> bool {
         let next = self.candidates.iter().find(|candidate| !self.done.contains(&candidate.name) && candidate.info.drives(&self.devices));

@@ -15,6 +15,7 @@ use crate::rcu;
 use crate::sys::uevent::UeventSocket;
 
 mod boot_disk;
+mod damaged_root;
 mod emergency;
 mod etc;
 mod failure;
@@ -26,20 +27,23 @@ mod switch_root;
 mod user_database;
 mod verity;
 
+use boot_disk::BootDisk;
+use damaged_root::Next;
 use failure::Failure;
 
 /// Runs the stage; ends by becoming the root's init.
 pub fn main() -> ! {
     let mut record = BootRecord::default();
     record.phase("kernel");
-    let failure = match run(&mut record) {
+    let mut boot_disk = None;
+    let failure = match run(&mut record, &mut boot_disk) {
         Ok(never) => match never {},
         Err(failure) => failure,
     };
-    emergency::stop(&failure)
+    emergency::stop(&failure, || boot_disk.map_or(Next::Reboot, |boot_disk| damaged_root::next(&record, &boot_disk)))
 }
 
-fn run(record: &mut BootRecord) -> Result<Infallible, Failure> {
+fn run(record: &mut BootRecord, found: &mut Option<BootDisk>) -> Result<Infallible, Failure> {
     mounts::kernel_file_systems()?;
     rcu::hurry();
     let cmdline = CommandLine::of_kernel();
@@ -53,7 +57,7 @@ fn run(record: &mut BootRecord) -> Result<Infallible, Failure> {
         cmdline.value("garboard.disk-timeout").and_then(|text| text.parse().ok()).map_or(Duration::from_secs(60), Duration::from_secs);
     let deadline = Instant::now() + timeout;
     mounts::efi_variables();
-    let mut boot_disk = boot_disk::find(&root_hash, &mut drivers, &uevents, deadline)?;
+    let boot_disk = found.insert(boot_disk::find(&root_hash, &mut drivers, &uevents, deadline)?);
     record.warnings.append(&mut drivers.warnings);
     record.disk = boot_disk.disk.node().display().to_string();
     record.slot = boot_disk.slot.to_string();
@@ -64,15 +68,17 @@ fn run(record: &mut BootRecord) -> Result<Infallible, Failure> {
     }
     record.phase("disk");
 
-    let device = verity::open(&boot_disk, &root_hash, &uevents, deadline)?;
-    mounts::root(&device, switch_root::NEW_ROOT)?;
+    let root = verity::open(boot_disk, &root_hash, &uevents, deadline)?;
+    mounts::root(&root.device, switch_root::NEW_ROOT)?;
     switch_root::enter()?;
     record.version = image_version();
     record.phase("root");
 
-    state::prepare(&mut boot_disk, record)?;
+    state::prepare(boot_disk, record)?;
     record.phase("state");
-    starts::count(record, &boot_disk);
+    starts::count(record, boot_disk)?;
+    // This start is counted: from here on a damaged block may end it.
+    root.panic_on_corruption()?;
     etc::assemble(record)?;
     record.phase("initramfs");
     for warning in &record.warnings {

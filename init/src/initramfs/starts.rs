@@ -1,14 +1,15 @@
 //! Counting starts that were never called good: spent tries alone stop nothing in systemd-boot, so a host that resets
 //! before it can report would loop for ever. After three such starts the entry is spent, if the other slot is any better; if not,
-//! the boot goes no further than rescue.
+//! the boot goes no further than rescue, or nowhere at all when its own root is damaged.
 
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use disk_layout::{BootCounter, PartitionLabel, PartitionRole, UkiName, Version};
+use disk_layout::{BootCounter, PartitionLabel, PartitionRole, SlotName, UkiName, Version};
 
 use super::boot_disk::BootDisk;
+use super::failure::Failure;
 use super::verity;
 use crate::boot::{BootRecord, STARTS};
 use crate::kmsg;
@@ -18,11 +19,14 @@ use crate::trial::{self, Verdict};
 const LIMIT: u32 = 3;
 
 /// Adds this start to the counter on state. Starts of another version do not count against this one.
-pub(super) fn count(record: &mut BootRecord, boot_disk: &BootDisk) {
+///
+/// # Errors
+/// When it goes no further: there were too many, and not even rescue could be relied on.
+pub(super) fn count(record: &mut BootRecord, boot_disk: &BootDisk) -> Result<(), Failure> {
     let before = fs::read_to_string(STARTS).ok().map_or(0, |text| unfinished(&text, &record.version));
     record.unfinished_starts = before.saturating_add(1);
     if before >= LIMIT {
-        too_many(record, boot_disk);
+        too_many(record, boot_disk)?;
     }
     let text = format!("{} {}\n", record.unfinished_starts, record.version);
     let written = fs::create_dir_all(Path::new(STARTS).parent().unwrap_or(Path::new("/"))).and_then(|()| {
@@ -33,12 +37,14 @@ pub(super) fn count(record: &mut BootRecord, boot_disk: &BootDisk) {
     if let Err(error) = written {
         record.warnings.push(format!("cannot count this start in {STARTS}: {error}"));
     }
+    Ok(())
 }
 
-/// Goes to the other slot when it is whole and this one has not been given up before; else has the boot stop in rescue.
-fn too_many(record: &mut BootRecord, boot_disk: &BootDisk) {
+/// Goes to the other slot when it is whole and this one has not been given up before; else has the boot stop in rescue, which would
+/// only crash again from a damaged root.
+fn too_many(record: &mut BootRecord, boot_disk: &BootDisk) -> Result<(), Failure> {
     let reason = format!("{} starts in a row ended before they were healthy", record.unfinished_starts.saturating_sub(1));
-    match spend_if_better(record, boot_disk) {
+    match spend_if_better(boot_disk) {
         Ok(other) => {
             let stored = Verdict::new(record, false, &reason).store();
             if let Err(error) = stored {
@@ -50,25 +56,34 @@ fn too_many(record: &mut BootRecord, boot_disk: &BootDisk) {
             // The kernel refused; what is left is to look at the machine.
             record.rescue = reason;
         }
+        Err(_) if verity::slot_verifies(boot_disk, boot_disk.slot) == Ok(false) => return Err(Failure::DamagedRoot(reason)),
         Err(why) => record.rescue = format!("{reason}, and there is nothing better to start: {why}"),
     }
     record.warnings.push(format!("stopping in rescue: {}", record.rescue));
+    Ok(())
 }
 
 /// Spends the entry that was booted; gives the version that will be started instead.
-fn spend_if_better(record: &BootRecord, boot_disk: &BootDisk) -> Result<Version, String> {
-    let own: Version = record.version.parse().map_err(|_| "this image has no version".to_owned())?;
+pub(super) fn spend_if_better(boot_disk: &BootDisk) -> Result<Version, String> {
+    let own = version_of(boot_disk, boot_disk.slot).ok_or("this image has no version")?;
     let names = trial::entries(&boot_disk.disk)?;
-    let other = better(&own, &names, other_version(boot_disk).as_ref())?;
-    if !verity::other_slot_verifies(boot_disk)? {
+    let other = better(&own, &names, version_of(boot_disk, boot_disk.slot.other()).as_ref())?;
+    if !verity::slot_verifies(boot_disk, boot_disk.slot.other())? {
         return Err(format!("the root of version {other} in the other slot is damaged"));
     }
-    trial::spend(&boot_disk.disk, &record.version)?;
+    trial::spend(&boot_disk.disk, own.as_str())?;
     Ok(other)
 }
 
-fn other_version(boot_disk: &BootDisk) -> Option<Version> {
-    let number = PartitionRole::Root(boot_disk.slot.other()).number();
+/// Makes an entry whose tries are spent the loader's choice again: of two spent ones it would take the newer, which is damaged.
+pub(super) fn make_choice(boot_disk: &BootDisk, version: &Version) -> Result<(), String> {
+    let spent = |name: &UkiName| name.version == *version && matches!(name.counter, Some(BootCounter { left: 0, .. }));
+    if trial::entries(&boot_disk.disk)?.iter().any(spent) { trial::settle(&boot_disk.disk, version.as_str()) } else { Ok(()) }
+}
+
+/// The version in a slot, by its label.
+pub(super) fn version_of(boot_disk: &BootDisk, slot: SlotName) -> Option<Version> {
+    let number = PartitionRole::Root(slot).number();
     match boot_disk.gpt.partition(number)?.label.parse() {
         Ok(PartitionLabel::Root(version)) => Some(version),
         _ => None,

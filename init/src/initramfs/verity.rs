@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use disk_layout::{PartitionRole, VERITY_BLOCK_SIZE, VERITY_SUPERBLOCK_LEN, VeritySuperblock};
+use disk_layout::{PartitionRole, SlotName, VERITY_BLOCK_SIZE, VERITY_SUPERBLOCK_LEN, VeritySuperblock};
 
 use super::boot_disk::BootDisk;
 use super::failure::Failure;
@@ -19,8 +19,27 @@ pub(super) fn root_hash(cmdline: &CommandLine) -> Result<[u8; 32], Failure> {
     cmdline.value("roothash").and_then(from_hex).ok_or(Failure::NoRootHash)
 }
 
-/// Opens the slot's root and returns its device node.
-pub(super) fn open(boot_disk: &BootDisk, root_hash: &[u8; 32], uevents: &UeventSocket, deadline: Instant) -> Result<PathBuf, Failure> {
+/// The open root.
+#[derive(Debug)]
+pub(super) struct Root {
+    /// Its device.
+    pub(super) device: PathBuf,
+    name: String,
+    target: Target,
+}
+
+impl Root {
+    /// From now on the kernel panics when it reads anything that is damaged. Before, while this stage can still do something
+    /// about it, a damaged block is an error of whoever reads it.
+    pub(super) fn panic_on_corruption(&self) -> Result<(), Failure> {
+        let params = format!("{} 1 panic_on_corruption", self.target.params);
+        let target = Target { params, ..self.target.clone() };
+        DeviceMapper::open().and_then(|mapper| mapper.load_read_only(&self.name, &target)).map_err(Failure::Verity)
+    }
+}
+
+/// Opens the slot's root.
+pub(super) fn open(boot_disk: &BootDisk, root_hash: &[u8; 32], uevents: &UeventSocket, deadline: Instant) -> Result<Root, Failure> {
     let data = partition_node(boot_disk, PartitionRole::Root(boot_disk.slot), uevents, deadline)?;
     let hashes = partition_node(boot_disk, PartitionRole::Verity(boot_disk.slot), uevents, deadline)?;
     let mut bytes = [0; VERITY_SUPERBLOCK_LEN];
@@ -31,15 +50,13 @@ pub(super) fn open(boot_disk: &BootDisk, root_hash: &[u8; 32], uevents: &UeventS
         VeritySuperblock::parse(&bytes).map_err(|error| Failure::Superblock { device: hashes.clone(), reason: error.to_string() })?;
     let name = format!("root-{}", boot_disk.slot);
     let uuid = format!("CRYPT-VERITY-{}-{name}", superblock.uuid.simple());
-    let minor = DeviceMapper::open()
-        .and_then(|mapper| mapper.create_read_only(&name, &uuid, &target(&superblock, &data, &hashes, root_hash)))
-        .map_err(Failure::Verity)?;
-    Ok(PathBuf::from(format!("/dev/dm-{minor}")))
+    let target = target(&superblock, &data, &hashes, root_hash);
+    let minor = DeviceMapper::open().and_then(|mapper| mapper.create_read_only(&name, &uuid, &target)).map_err(Failure::Verity)?;
+    Ok(Root { device: PathBuf::from(format!("/dev/dm-{minor}")), name, target })
 }
 
-/// Whether the image in the other slot is whole, by reading all of it through a device that reports errors instead of panicking.
-pub(super) fn other_slot_verifies(boot_disk: &BootDisk) -> Result<bool, String> {
-    let slot = boot_disk.slot.other();
+/// Whether the image in a slot is whole, by reading all of it.
+pub(super) fn slot_verifies(boot_disk: &BootDisk, slot: SlotName) -> Result<bool, String> {
     let entry =
         |role: PartitionRole| boot_disk.gpt.partition(role.number()).ok_or_else(|| format!("partition {} is missing", role.number()));
     let node = |role: PartitionRole| {
@@ -55,23 +72,28 @@ pub(super) fn other_slot_verifies(boot_disk: &BootDisk) -> Result<bool, String> 
     let mut bytes = [0; VERITY_SUPERBLOCK_LEN];
     File::open(&hashes).and_then(|file| file.read_exact_at(&mut bytes, 0)).map_err(|error| format!("{}: {error}", hashes.display()))?;
     let Ok(superblock) = VeritySuperblock::parse(&bytes) else { return Ok(false) };
-    let mut checked = target(&superblock, &data, &hashes, &hash);
-    checked.params = checked.params.trim_end_matches(" 1 panic_on_corruption").to_owned();
     let name = format!("check-{slot}");
-    let opened = DeviceMapper::open().and_then(|mapper| mapper.create_read_only(&name, &format!("CRYPT-VERITY-{}", name), &checked));
-    let Ok(minor) = opened else { return Ok(false) };
-    let device = File::open(format!("/dev/dm-{minor}")).map_err(|error| format!("/dev/dm-{minor}: {error}"))?;
+    let checked = target(&superblock, &data, &hashes, &hash);
+    let mapper = DeviceMapper::open().map_err(|error| format!("the device mapper: {error}"))?;
+    let Ok(minor) = mapper.create_read_only(&name, &format!("CRYPT-VERITY-{name}"), &checked) else { return Ok(false) };
+    let whole = read_all(Path::new(&format!("/dev/dm-{minor}")), superblock.data_blocks.saturating_mul(VERITY_BLOCK_SIZE));
+    let _ = mapper.remove(&name);
+    Ok(whole)
+}
+
+fn read_all(device: &Path, end: u64) -> bool {
+    let Ok(device) = File::open(device) else { return false };
     let mut buffer = vec![0; 1 << 20];
-    let (mut at, end) = (0, superblock.data_blocks.saturating_mul(VERITY_BLOCK_SIZE));
+    let mut at = 0;
     while at < end {
         let count = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
-        let Some(part) = buffer.get_mut(..count) else { break };
+        let Some(part) = buffer.get_mut(..count) else { return false };
         if device.read_exact_at(part, at).is_err() {
-            return Ok(false);
+            return false;
         }
         at += count as u64;
     }
-    Ok(true)
+    true
 }
 
 /// Waits for the kernel's device of a partition.
@@ -99,7 +121,7 @@ fn target(superblock: &VeritySuperblock, data: &Path, hashes: &Path, root_hash: 
         sectors: superblock.data_blocks.saturating_mul(VERITY_BLOCK_SIZE / 512),
         // The hash tree starts one block behind the superblock.
         params: format!(
-            "1 {} {} {VERITY_BLOCK_SIZE} {VERITY_BLOCK_SIZE} {} 1 sha256 {} {salt} 1 panic_on_corruption",
+            "1 {} {} {VERITY_BLOCK_SIZE} {VERITY_BLOCK_SIZE} {} 1 sha256 {} {salt}",
             data.display(),
             hashes.display(),
             superblock.data_blocks,
@@ -140,11 +162,10 @@ mod tests {
     }
 
     #[test]
-    fn the_table_panics_on_corruption() {
+    fn the_table_is_the_kernels() {
         let superblock = VeritySuperblock { uuid: Uuid::nil(), data_blocks: 10, salt: vec![] };
         let target = target(&superblock, Path::new("/dev/vda2"), Path::new("/dev/vda3"), &[0xab; 32]);
         assert_eq!(target.sectors, 80);
-        assert!(target.params.ends_with(" 1 panic_on_corruption"));
-        assert_eq!(target.params, format!("1 /dev/vda2 /dev/vda3 4096 4096 10 1 sha256 {} - 1 panic_on_corruption", "ab".repeat(32)));
+        assert_eq!(target.params, format!("1 /dev/vda2 /dev/vda3 4096 4096 10 1 sha256 {} -", "ab".repeat(32)));
     }
 }

@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 const HEADER_LEN: usize = 312;
 const TARGET_LEN: usize = 40;
 const DEV_CREATE: u8 = 3;
+const DEV_REMOVE: u8 = 4;
 const DEV_SUSPEND: u8 = 6;
 const TABLE_LOAD: u8 = 9;
 const READ_ONLY: u32 = 1;
@@ -45,6 +46,16 @@ impl DeviceMapper {
         let mut create = header(name, uuid, 0, HEADER_LEN);
         self.ioctl(DEV_CREATE, &mut create)?;
         let device = create.get(40..48).and_then(|raw| raw.try_into().ok()).map_or(0, u64::from_le_bytes);
+        self.load_read_only(name, target)?;
+        // The kernel's long form of a device number: minor in bits 0-7 and 20-31.
+        Ok(u32::try_from(device & 0xff | device >> 12 & 0xf_ff00).unwrap_or(0))
+    }
+
+    /// Gives a device a target, also in the place of the one that it has, while it is in use.
+    ///
+    /// # Errors
+    /// When a step is refused; a device that had a target goes on with it.
+    pub fn load_read_only(&self, name: &str, target: &Target) -> io::Result<()> {
         let len = (HEADER_LEN + TARGET_LEN + target.params.len() + 1).next_multiple_of(8);
         let mut load = header(name, "", READ_ONLY, len);
         put(&mut load, 20, &1_u32.to_le_bytes());
@@ -60,9 +71,15 @@ impl DeviceMapper {
         put(&mut load, HEADER_LEN, &spec);
         self.ioctl(TABLE_LOAD, &mut load)?;
         // Suspend without its flag is resume.
-        self.ioctl(DEV_SUSPEND, &mut header(name, "", READ_ONLY, HEADER_LEN))?;
-        // The kernel's long form of a device number: minor in bits 0-7 and 20-31.
-        Ok(u32::try_from(device & 0xff | device >> 12 & 0xf_ff00).unwrap_or(0))
+        self.ioctl(DEV_SUSPEND, &mut header(name, "", READ_ONLY, HEADER_LEN))
+    }
+
+    /// Takes a device away that nobody has open.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        self.ioctl(DEV_REMOVE, &mut header(name, "", 0, HEADER_LEN))
     }
 
     fn ioctl(&self, command: u8, buffer: &mut [u8]) -> io::Result<()> {

@@ -11,8 +11,9 @@ use thiserror::Error;
 
 use crate::disk::block::{self, Disk};
 
-const MOUNT_AT: &str = "/boot";
-const UKI_DIR: &str = "/boot/EFI/Linux";
+/// Below `/run`, which there is before there is a root, and without one that can be read.
+const MOUNT_AT: &str = "/run/garboard/esp";
+const UKI_DIR: &str = "/run/garboard/esp/EFI/Linux";
 /// Held by whoever mounts or rewrites the ESP: this program and the update agent.
 const LOCK: &str = "/run/garboard/esp.lock";
 
@@ -55,7 +56,7 @@ impl Mounted {
         let name = disk.partition_name(PartitionRole::Esp.number()).ok_or_else(|| EspError::Missing(disk.node()))?;
         let device = block::node(&name);
         let fail = |source: io::Error| EspError::Mount { device: device.clone(), source };
-        let _ = fs::create_dir_all("/run/garboard");
+        let _ = fs::create_dir_all(MOUNT_AT);
         let lock = File::create(LOCK).map_err(fail)?;
         rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|error| fail(error.into()))?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;

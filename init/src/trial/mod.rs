@@ -73,7 +73,10 @@ fn disk_of(record: &BootRecord) -> Result<Disk, String> {
 }
 
 /// Gives a version's UKI its name without a counter: it is good.
-fn settle(disk: &Disk, version: &str) -> Result<(), String> {
+///
+/// # Errors
+/// When the ESP cannot be changed.
+pub fn settle(disk: &Disk, version: &str) -> Result<(), String> {
     let version: Version = version.parse().map_err(|error: disk_layout::VersionError| error.to_string())?;
     esp::rename(disk, &version, &UkiName::settled(version.clone())).map_err(|error| error.to_string())
 }

@@ -29,7 +29,7 @@ pub enum FetchError {
         reason: String,
     },
     /// The file is not there.
-    #[error("{0} does not exist on the server")]
+    #[error("{0} does not exist")]
     NotFound(String),
     /// Another status.
     #[error("the server answers {status} for {url}")]

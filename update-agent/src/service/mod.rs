@@ -1,6 +1,9 @@
 //! Whole updates in memory: a published repository, a web server that behaves or not, the agent, the disk, and what would boot.
 
+mod bundles;
+mod life;
 mod machine;
+mod metadata;
 mod server;
+mod servers;
 mod shop;
-mod tests;

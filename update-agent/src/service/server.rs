@@ -24,6 +24,8 @@ pub struct Behaviour {
     pub redirect: bool,
     /// `Content-Length` says so many bytes more than come.
     pub lie: u64,
+    /// The answer has no end.
+    pub endless: bool,
     /// 200 and this text.
     pub page: Option<&'static str>,
     /// `Content-Range` is of a file with another size.
@@ -133,6 +135,12 @@ async fn answer(
             .write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{page}", page.len()).as_bytes())
             .await;
     }
+    if behaviour.endless && !is_pack {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").await?;
+        loop {
+            stream.write_all(&[b' '; 16 << 10]).await?;
+        }
+    }
     let Ok(content) = std::fs::read(directory.join(path.trim_start_matches('/'))) else {
         return stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
     };
@@ -150,8 +158,12 @@ async fn answer(
         let middle = body.len() / 2;
         body[middle] ^= 1;
     }
+    if behaviour.endless {
+        body.extend([0; 1 << 20]);
+    }
     let len = body.len() as u64 + behaviour.lie;
-    stream.write_all(format!("HTTP/1.1 {status}\r\n{extra}Content-Length: {len}\r\nConnection: close\r\n\r\n").as_bytes()).await?;
+    let len = if behaviour.endless { String::new() } else { format!("Content-Length: {len}\r\n") };
+    stream.write_all(format!("HTTP/1.1 {status}\r\n{extra}{len}Connection: close\r\n\r\n").as_bytes()).await?;
     let end = behaviour.drop_after.map(|drop| drop.0).or(behaviour.stall_after).map_or(body.len(), |at| (at as usize).min(body.len()));
     let (step, pause) = behaviour.trickle.unwrap_or((64 << 10, 0));
     for piece in body[..end].chunks(step) {

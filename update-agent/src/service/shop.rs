@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use publisher::Expiries;
 use publisher::keys::{Keys, Threshold};
 use publisher::publish::{Context, Offer, publish};
 use publisher::repository::Repository;
+use publisher::{Expiries, Role};
 use release_format::Digest;
 
 use crate::crash::fixture::{GAP, Release};
@@ -18,9 +18,26 @@ pub struct Shop {
 
 impl Shop {
     pub fn new() -> Self {
+        Self::with_keys(Threshold::ONE, &Expiries::default())
+    }
+
+    pub fn with_keys(roots: Threshold, expiries: &Expiries) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let keys = Keys::init(&directory.path().join("keys"), Threshold::ONE, &Expiries::default(), now()).unwrap();
+        let keys = Keys::init(&directory.path().join("keys"), roots, expiries, now()).unwrap();
         Self { directory, keys }
+    }
+
+    pub fn rotate(&mut self, roles: &[Role]) {
+        let keys = Keys::open(&self.directory.path().join("keys")).unwrap();
+        self.keys = keys.rotate(roles, None, &Expiries::default(), now()).unwrap();
+    }
+
+    /// A bundle of the newest release.
+    pub fn bundle(&self) -> PathBuf {
+        let out = self.directory.path().join("release.bundle");
+        let repository = Repository::open(&self.repository(), &self.keys).unwrap();
+        publisher::bundle::bundle(&repository, &"stable".parse().unwrap(), None, None, &out).unwrap();
+        out
     }
 
     pub fn repository(&self) -> PathBuf {
@@ -32,21 +49,21 @@ impl Shop {
     }
 
     pub fn publish(&self, release: &Release) {
-        self.publish_with(release, &Offer::default());
+        self.publish_expiring(release, &Expiries::default());
     }
 
     /// In a thread of its own: the publisher checks its work with a client that has a runtime of its own.
-    pub fn publish_with(&self, release: &Release, offer: &Offer) {
-        std::thread::scope(|scope| scope.spawn(|| self.publish_here(release, offer)).join().unwrap());
+    pub fn publish_expiring(&self, release: &Release, expiries: &Expiries) {
+        std::thread::scope(|scope| scope.spawn(|| self.publish_here(release, expiries)).join().unwrap());
     }
 
-    pub fn publish_here(&self, release: &Release, offer: &Offer) {
+    fn publish_here(&self, release: &Release, expiries: &Expiries) {
         let out = self.directory.path().join(format!("out-{}", release.image.uki.version));
         write_parts(&out, release);
         let mut repository = Repository::open(&self.repository(), &self.keys).unwrap();
-        let mut context = Context { repository: &mut repository, keys: &self.keys, expiries: &Expiries::default(), now: now() };
+        let mut context = Context { repository: &mut repository, keys: &self.keys, expiries, now: now() };
         let hash = release.image.uki.root_hash;
-        publish(&mut context, &out, &"stable".parse().unwrap(), offer, 3, &|_, _, _, _| Ok(hash)).unwrap();
+        publish(&mut context, &out, &"stable".parse().unwrap(), &Offer::default(), 3, &|_, _, _, _| Ok(hash)).unwrap();
     }
 }
 

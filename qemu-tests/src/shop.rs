@@ -1,0 +1,75 @@
+//! A publisher of versions of `tiny`, for machines that update themselves.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+/// A publisher: keys, images and a repository.
+#[derive(Debug)]
+pub struct Shop {
+    directory: TempDir,
+}
+
+impl Shop {
+    /// Makes the keys.
+    ///
+    /// # Panics
+    /// As all of this, when `garboard` fails.
+    #[must_use]
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        let shop =
+            Self { directory: tempfile::Builder::new().prefix("garboard-shop-").tempdir_in("/var/tmp").expect("a temporary directory") };
+        shop.garboard(&["keys", "init", "--dir", &shop.path("keys")]);
+        shop
+    }
+
+    /// A path in the publisher's directory.
+    #[allow(clippy::missing_panics_doc)]
+    #[must_use]
+    pub fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).display().to_string()
+    }
+
+    /// Runs `garboard`.
+    #[allow(clippy::missing_panics_doc)]
+    pub fn garboard(&self, args: &[&str]) {
+        // Tests lie in target/.../debug/deps, programs beside that directory.
+        let own = std::env::current_exe().expect("this test's own path");
+        let program = own.ancestors().nth(2).expect("a directory of programs").join("garboard");
+        let output = Command::new(&program).args(args).output().expect("garboard, built with these tests");
+        assert!(output.status.success(), "garboard {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Builds a version of `tiny` with these lines added to its recipe, from the same packages; its image.
+    #[must_use]
+    #[allow(clippy::missing_panics_doc)]
+    pub fn build(&self, version: &str, lines: &str) -> PathBuf {
+        let directory = self.path(&format!("recipe-{version}"));
+        let recipe = format!("{directory}/tiny.toml");
+        std::fs::create_dir_all(&directory).expect("a directory for the recipe");
+        let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes").canonicalize().expect("the recipes");
+        std::fs::copy(recipes.join("tiny.lock"), format!("{directory}/tiny.lock"))
+            .expect("the lock of the images that scripts/test builds");
+        std::fs::write(&recipe, format!("name = \"tiny\"\nextends = \"{}/tiny.toml\"\n{lines}\n", recipes.display()))
+            .expect("write the recipe");
+        let (out, root) = (self.path(&format!("out-{version}")), self.path("keys/root.json"));
+        self.garboard(&["build", &recipe, "--version", version, "--out", &out, "--format", "raw", "--update-root", &root, "--offline"]);
+        PathBuf::from(out).join(format!("tiny-{version}-x86_64.raw"))
+    }
+
+    /// Publishes a version that was built, in channel `stable`.
+    #[allow(clippy::missing_panics_doc)]
+    pub fn publish(&self, version: &str) {
+        let (out, repo, keys) = (self.path(&format!("out-{version}")), self.path("repo"), self.path("keys"));
+        self.garboard(&["publish", &out, "--repo", &repo, "--channel", "stable", "--keys", &keys, "--level", "1"]);
+    }
+
+    /// Builds a version and publishes it.
+    #[allow(clippy::missing_panics_doc)]
+    pub fn release(&self, version: &str, lines: &str) {
+        let _ = self.build(version, lines);
+        self.publish(version);
+    }
+}

@@ -1,0 +1,210 @@
+//! Updates of whole machines: found, installed, tried, kept; given up when they are bad; gone back from; and what happens when
+//! nothing good is left.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use qemu_tests::{Guest, Setup, Shop, Web};
+
+/// Makes the unit `bad.service`, which every boot wants to be healthy.
+fn with_unit(command: &str) -> String {
+    format!(
+        "[units]\nenable = [\"bad.service\"]\n[[file]]\npath = \"/usr/lib/systemd/system/bad.service\"\ncontent = \"\"\"\n\
+         [Unit]\nDescription=Bad\nX-Health=required\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart={command}\n\
+         [Install]\nWantedBy=multi-user.target\n\"\"\"\n[[file]]\npath = \"/etc/garboard/health.toml\"\n\
+         content = \"settle = 1\\ndeadline = 20\\n\"\n"
+    )
+}
+
+fn user_data(web: &Web) -> String {
+    format!("#cloud-config\ngarboard:\n  update:\n    server: {}\n    interval: 3600\n", web.url())
+}
+
+/// Waits until a version runs and the agent has understood what became of the last update.
+fn runs(host: &mut Guest, version: &str, slot: &str) {
+    host.wait_for_ssh();
+    host.eventually(&format!("sudo update-agent status | grep -q 'version: *{version} (slot {slot})'"));
+}
+
+/// 1.0 finds 1.1 by itself, reboots into it and keeps it; a 1.2 whose unit fails and a 1.3 that panics are given up and
+/// remembered; a good 1.4 is taken; somebody goes back from it.
+#[test]
+fn a_machine_keeps_good_versions_and_comes_back_from_bad_ones() {
+    let shop = Shop::new();
+    let image = shop.build("1.0", "");
+    shop.release("1.1", "");
+    let web = Web::serve(Path::new(&shop.path("repo")));
+    let trouble = ["bad.service", "boot-failed", "Kernel panic - not syncing: sysrq", "Call Trace", "Failed to start"];
+    let setup = trouble.into_iter().fold(Setup::of_image(&image), Setup::expect_trouble);
+    let mut host = setup.user_data(&user_data(&web)).start();
+    host.wait_for("garboard: boot-complete version=1.0 slot=a");
+    host.wait_for("garboard: boot-complete version=1.1 slot=b");
+    runs(&mut host, "1.1", "b");
+    host.eventually("sudo update-agent history | grep -q 'good.*1.1'");
+    let anonymous_kib: u64 = host.ok("awk '/^RssAnon/ {print $2}' /proc/$(pgrep -x update-agent)/status").parse().unwrap();
+    assert!(anonymous_kib < 8 * 1024, "idle, the agent has {anonymous_kib} KiB");
+    let names = host.ok("sudo mount -o ro /dev/vda1 /boot && ls /boot/EFI/Linux && sudo umount /boot");
+    assert_eq!(names, "garboard_1.0.efi\ngarboard_1.1.efi", "blessed: {names}");
+
+    shop.release("1.2", &with_unit("/bin/false"));
+    host.ok("sudo update-agent pin 1.1");
+    let said = host.ok("sudo update-agent update && sudo update-agent why");
+    assert!(said.contains("version 1.2 is not taken since version 1.1 is pinned"), "{said}");
+    host.ok("sudo update-agent pin --clear");
+    let _ = host.run("sudo update-agent update");
+    host.wait_for("garboard: boot-failed version=1.2 slot=a reason=bad.service is failed");
+    runs(&mut host, "1.1", "b");
+    host.eventually("sudo update-agent history | grep -q 'failed.*1.2.*bad.service is failed'");
+    let said = host.ok("sudo update-agent update");
+    assert!(said.contains("failed on this host and is not tried again"), "{said}");
+
+    shop.release("1.3", &with_unit("/bin/sh -c 'echo c >/proc/sysrq-trigger'"));
+    let _ = host.run("sudo update-agent update");
+    host.wait_for("sysrq triggered crash");
+    runs(&mut host, "1.1", "b");
+    host.eventually("sudo update-agent history | grep -q 'failed.*1.3.*did not come up in 3 starts'");
+
+    shop.release("1.4", "");
+    let _ = host.run("sudo update-agent update");
+    host.wait_for("garboard: boot-complete version=1.4 slot=a");
+    runs(&mut host, "1.4", "a");
+    host.eventually("sudo update-agent history | grep -q 'good.*1.4'");
+
+    let _ = host.run("sudo update-agent rollback");
+    runs(&mut host, "1.1", "b");
+    let said = host.ok("sudo update-agent update");
+    assert!(said.contains("set aside"), "{said}");
+}
+
+/// With no server no daemon runs; a bundle brings 1.1. When its root is damaged, the machine goes back by itself; when both are, it
+/// stops and says so.
+#[test]
+fn an_air_gapped_machine_takes_a_bundle_and_ends_in_a_clear_stop_when_nothing_is_left() {
+    let shop = Shop::new();
+    let image = shop.build("1.0", "");
+    shop.release("1.1", "");
+    let (repo, keys, bundle) = (shop.path("repo"), shop.path("keys"), shop.path("tiny.bundle"));
+    shop.garboard(&["bundle", "--repo", &repo, "--channel", "stable", "--keys", &keys, "--out", &bundle]);
+    let trouble = ["is corrupted", "the boot stops here", "erofs", "I/O error"];
+    let setup = trouble.into_iter().fold(Setup::of_image(&image), Setup::expect_trouble);
+    // The bundle as a disk: what somebody brings on a stick.
+    let mut host = setup.disk(|path| drop(std::fs::copy(&bundle, path).unwrap())).start();
+    host.wait_for_boot();
+    host.wait_for_ssh();
+    assert_eq!(host.run("systemctl is-active update-agent.service").out.trim(), "inactive", "nothing to do without a server");
+    let said = host.ok("sudo update-agent apply /dev/vdc");
+    assert!(said.contains("version 1.1 is in place"), "{said}");
+    host.press_power_button();
+
+    host.power_on();
+    host.wait_for("garboard: boot-complete version=1.1 slot=b");
+    runs(&mut host, "1.1", "b");
+    host.eventually("sudo update-agent history | grep -q 'good.*1.1'");
+    host.press_power_button();
+
+    damage(&host, &image, 4);
+    host.power_on();
+    host.wait_for("the root of version 1.1 in slot b is damaged: it is given up, the next boot starts version 1.0 from slot a");
+    host.wait_for("garboard: boot-complete version=1.0 slot=a");
+    host.wait_for_ssh();
+    host.press_power_button();
+
+    damage(&host, &image, 2);
+    host.power_on();
+    let said = host.wait_for("stopped: the root of version 1.0 in slot a is damaged, and there is nothing better to start");
+    assert!(said.contains("the root of version 1.1 in the other slot is damaged"), "{said}");
+    std::thread::sleep(Duration::from_secs(15));
+    let starts = host.console.text().matches("BdsDxe: starting").count();
+    assert_eq!(starts, 1, "it does not start again and again:\n{}", host.console.tail());
+}
+
+/// The power fails at many moments of an update; each time the machine comes up in one of the two versions, and in the end the new
+/// one is there.
+#[test]
+#[ignore = "many boots: scripts/test-long"]
+fn an_update_survives_power_cuts() {
+    let shop = Shop::new();
+    let image = shop.build("1.0", "");
+    shop.release("1.1", "");
+    let web = Web::serve(Path::new(&shop.path("repo")));
+    let data = user_data(&web).replace("    interval", "    automatic: false\n    reboot_strategy: off\n    interval");
+    let mut host = Setup::of_image(&image).user_data(&data).start();
+    for point in 0..20_u64 {
+        host.wait_for("garboard: boot-complete version=1.");
+        host.wait_for_ssh();
+        if host.run("sudo update-agent status | grep -q 'version: *1.1'").code == 0 {
+            break;
+        }
+        host.ok("sudo sh -c 'nohup update-agent update >/dev/null 2>&1 &'");
+        std::thread::sleep(Duration::from_millis(700 * (point + 1)));
+        host.cut_power();
+        host.power_on();
+    }
+    host.wait_for_ssh();
+    if host.run("sudo update-agent status | grep -q 'version: *1.1'").code != 0 {
+        host.ok("sudo update-agent update");
+        host.cut_power();
+        host.power_on();
+    }
+    host.wait_for("garboard: boot-complete version=1.1 slot=b");
+}
+
+/// Updates in a row alternate the slots and leave nothing behind. All of it within 64 MiB of memory.
+#[test]
+#[ignore = "many boots: scripts/test-long"]
+fn twenty_updates_in_a_row() {
+    let shop = Shop::new();
+    let image = shop.build("1.0", "");
+    shop.publish("1.0");
+    let web = Web::serve(Path::new(&shop.path("repo")));
+    let mut host = Setup::of_image(&image).user_data(&user_data(&web)).start();
+    host.wait_for("garboard: boot-complete version=1.0 slot=a");
+    host.wait_for_ssh();
+    host.ok("sudo mkdir -p /media/state/units/update-agent.service.d");
+    host.ok("printf '[Service]\\nMemoryMax=64M\\n' | sudo tee /media/state/units/update-agent.service.d/limit.conf >/dev/null");
+    host.ok("sudo systemctl daemon-reload && sudo systemctl restart update-agent");
+    for number in 1..=20 {
+        let (version, slot) = (format!("1.{number}"), if number % 2 == 1 { "b" } else { "a" });
+        shop.release(&version, "");
+        let _ = host.run("sudo update-agent update");
+        host.wait_for(&format!("garboard: boot-complete version={version} slot={slot}"));
+        runs(&mut host, &version, slot);
+        host.eventually(&format!("sudo update-agent history | grep -q 'good.*{version} '"));
+    }
+    assert_eq!(host.ok("sudo ls /media/state/garboard/update/uki | wc -l"), "4", "two copies with their records");
+}
+
+/// No room on the ESP, then none on state: the one is refused before anything is changed, the other is what the reserve is for.
+#[test]
+#[ignore = "scripts/test-long"]
+fn a_full_esp_is_refused_and_a_full_state_is_not() {
+    let shop = Shop::new();
+    let image = shop.build("1.0", "");
+    shop.release("1.1", "");
+    let web = Web::serve(Path::new(&shop.path("repo")));
+    let data = user_data(&web).replace("    interval", "    automatic: false\n    interval");
+    let mut host = Setup::of_image(&image).user_data(&data).start();
+    host.wait_for("garboard: boot-complete version=1.0 slot=a");
+    runs(&mut host, "1.0", "a");
+    host.ok("sudo mount /dev/vda1 /boot; sudo dd if=/dev/zero of=/boot/filler bs=1M count=110 2>/dev/null || true; sudo umount /boot");
+    let reply = host.run("sudo update-agent update");
+    assert!(reply.code == 1 && reply.err.contains("esp-full"), "{}{}", reply.out, reply.err);
+    host.ok("sudo mount /dev/vda1 /boot; sudo rm /boot/filler; sudo umount /boot");
+    host.ok("sudo dd if=/dev/zero of=/media/state/filler bs=1M 2>/dev/null || true; sync");
+    let _ = host.run("sudo update-agent update");
+    host.wait_for("garboard: boot-complete version=1.1 slot=b");
+}
+
+/// Overwrites the first block of a partition of a machine that is off.
+fn damage(host: &Guest, image: &Path, partition: u64) {
+    let mut sector = [0_u8; 8];
+    File::open(image).unwrap().read_exact_at(&mut sector, 1024 + (partition - 1) * 128 + 32).unwrap();
+    let start = u64::from_le_bytes(sector) * 512;
+    let command = format!("write -P 0xee {start} 4096");
+    let output = Command::new("qemu-io").args(["-f", "qcow2", "-c", &command]).arg(host.disk()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,268 @@
+//! From a release that was chosen to one that the next boot starts: download, read-back, commit, each step in the journal.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use disk_layout::{SlotName, Version};
+use release_format::{Channel, ChannelRelease, Part, Release, Write};
+
+use super::{Agent, AgentError, Wish, random_id};
+use crate::commit::{Claim, CommitError, Image, Installer, Uki};
+use crate::download::{self, Download, DownloadError, Sink, SinkError};
+use crate::fetch::Source;
+use crate::fetch::bundle::Bundle;
+use crate::recovery::{Copies, Standing};
+use crate::slots::{Content, SlotError, Slots};
+use crate::state::{Fate, Journal, LAYOUT, Phase, State, StateError};
+use crate::status::{AgentState, Status};
+use crate::target::{Area, Target};
+use crate::trust::{Wanted, channel};
+use crate::verity::{VerityError, hex};
+
+impl Agent {
+    /// Installs from a bundle, with no network.
+    ///
+    /// # Errors
+    /// When it is not to be believed, or is not for this host.
+    pub async fn apply(&mut self, file: &Path, wish: &Wish) -> Result<Version, AgentError> {
+        let bundle = Bundle::open_file(file)?;
+        let wanted = Wanted {
+            channel: bundle.header().channel.clone(),
+            image: self.host.image.clone(),
+            architecture: self.host.architecture.clone(),
+        };
+        let version: Version = bundle.header().version.parse()?;
+        let source = Source::Bundle(bundle);
+        self.say(AgentState::Checking, Some(&version), "verifying the bundle");
+        eprintln!("update-agent: the expiry of timestamp and snapshot does not count for a bundle; signatures, versions and all else do");
+        let list = channel(&source, &self.trust(), &wanted, true, (self.clock)()).await?;
+        let reason = |reason: &str| AgentError::NotTaken { version: version.clone(), reason: reason.to_owned() };
+        let entry = list.release(&version).ok_or_else(|| reason("the bundle's channel does not list it"))?.clone();
+        if !entry.is_offered() {
+            return Err(reason("it was withdrawn"));
+        }
+        if wish.retry.as_ref() == Some(&version) {
+            self.state.forgive(&version)?;
+        }
+        match self.standing(&version, entry.root_hash.as_bytes()) {
+            (Standing::Failed, why) => return Err(reason(&format!("it failed here: {why} (say --retry)"))),
+            (Standing::SetAside, why) => return Err(reason(&format!("it was set aside: {why} (say --retry)"))),
+            _ => {}
+        }
+        if self.on_trial() {
+            return Err(reason("the running version is still on trial"));
+        }
+        self.install(&source, &list, &entry, wish.downgrade).await?;
+        Ok(version)
+    }
+
+    pub(super) async fn install(
+        &mut self,
+        source: &Source,
+        list: &Channel,
+        entry: &ChannelRelease,
+        downgrade: bool,
+    ) -> Result<(), AgentError> {
+        let version = entry.version.clone();
+        let older = version < self.host.running.version;
+        if older && !downgrade {
+            return Err(AgentError::Downgrade { version, running: self.host.running.version.clone() });
+        }
+        let release = download::release(source, list, entry).await?;
+        if older && release.state.layout != 0 && release.state.layout < LAYOUT {
+            return Err(AgentError::StateFloor { version, layout: release.state.layout });
+        }
+        let image = image_of(&release)?;
+        let before = self.state.journal()?;
+        let resumed = before.as_ref().filter(|journal| journal.root_hash == release.root_hash && journal.phase == Phase::Writing);
+        let mut journal = resumed.cloned().unwrap_or_else(|| Journal {
+            version: version.to_string(),
+            root_hash: release.root_hash,
+            release: entry.release,
+            slot: self.host.running.slot.other().to_string(),
+            phase: Phase::Writing,
+            fetches: 0,
+            fetched: 0,
+        });
+        self.say(AgentState::Downloading, Some(&version), format!("version {version} is being written into slot {}", journal.slot));
+        let claim = {
+            let _lock = self.lock()?;
+            let mut fresh = random_id;
+            let mut installer =
+                Installer { target: &*self.target, esp: &mut *self.esp, fresh: &mut fresh, running: self.host.running.clone() };
+            installer.preflight(&image)?;
+            if let Some(replaced) = before.filter(|before| before.phase == Phase::Committed && before.version != journal.version) {
+                self.event("replaced", &replaced.version, &format!("by version {version}, before it was started"))?;
+            }
+            let untouched = resumed_slot(&*self.target, self.host.running.slot.other())?;
+            if !untouched {
+                journal.fetches = 0;
+            }
+            self.state.set_journal(Some(&journal))?;
+            let mut fresh = random_id;
+            let mut installer =
+                Installer { target: &*self.target, esp: &mut *self.esp, fresh: &mut fresh, running: self.host.running.clone() };
+            installer.claim(&image)?
+        };
+        // What the journal counts are the fetches of one choice of parts. It changes from both to the root alone only when the UKI has been
+        // kept, which is when all fetches are done; should a copy be lost, the root's hash finds the mistake, and all is fetched anew.
+        let parts: &[Part] = match (claim, self.state.has_uki(&image.uki)) {
+            (Claim::Filled, true) => &[],
+            (Claim::Filled, false) => &[Part::Uki],
+            (Claim::Empty, true) => &[Part::Root],
+            (Claim::Empty, false) => &[Part::Root, Part::Uki],
+        };
+        if !parts.is_empty() {
+            if claim == Claim::Filled {
+                journal.fetches = 0;
+            }
+            self.fetch(source, &release, &image, parts, &mut journal).await?;
+        }
+        if claim == Claim::Empty {
+            self.say(AgentState::Verifying, Some(&version), format!("version {version} is read back and verified"));
+            let filled = self.with_installer(|installer| installer.fill(&image));
+            if let Err(AgentError::Commit(CommitError::Verity(VerityError::RootHash { .. }))) = &filled {
+                // What an earlier run left was not what it noted: everything is written anew next time.
+                journal.fetches = 0;
+                self.state.set_journal(Some(&journal))?;
+            }
+            filled?;
+        }
+        journal.phase = Phase::Filled;
+        self.state.set_journal(Some(&journal))?;
+        self.say(AgentState::Committing, Some(&version), format!("version {version} is made bootable"));
+        if older {
+            let fate = Fate {
+                root_hash: hex(&self.host.running.root_hash),
+                fate: "set-aside".to_owned(),
+                reason: format!("somebody went back to version {version}"),
+                time: (self.clock)(),
+            };
+            let running = self.host.running.version.to_string();
+            self.state.change_versions(|versions| {
+                versions.fates.insert(running, fate);
+            })?;
+        }
+        let mut content = self.state.open(&image.uki).map_err(|source| StateError::Io { path: self.state.uki_path(&version), source })?;
+        let running = self.host.running.version.clone();
+        {
+            let _lock = self.lock()?;
+            self.with_installer(|installer| {
+                installer.put_uki(&image, &mut content)?;
+                if older { installer.set_aside(&running) } else { Ok(()) }
+            })?;
+        }
+        journal.phase = Phase::Committed;
+        self.state.set_journal(Some(&journal))?;
+        self.state.prune_ukis(&[running.clone(), version.clone()]);
+        self.state.keep_reserve()?;
+        self.status.counters.updates += 1;
+        self.event("installed", version.as_str(), &format!("into slot {}, over version {running}", journal.slot))?;
+        self.say(AgentState::PendingReboot, Some(&version), format!("version {version} is in place; the next boot starts it"));
+        self.need_reboot(&version);
+        Ok(())
+    }
+
+    fn with_installer<T>(&mut self, act: impl FnOnce(&mut Installer<'_>) -> Result<T, CommitError>) -> Result<T, AgentError> {
+        let mut fresh = random_id;
+        let mut installer = Installer { target: &*self.target, esp: &mut *self.esp, fresh: &mut fresh, running: self.host.running.clone() };
+        Ok(act(&mut installer)?)
+    }
+
+    async fn fetch(
+        &mut self,
+        source: &Source,
+        release: &Release,
+        image: &Image,
+        parts: &[Part],
+        journal: &mut Journal,
+    ) -> Result<(), AgentError> {
+        let download = Download::prepare(source, release.clone(), parts).await?;
+        let with_uki = parts.contains(&Part::Uki);
+        let uki = if with_uki { Some(self.state.stage_uki(&image.uki.version, image.uki.len)?) } else { None };
+        let done = journal.fetches;
+        let mut writer = Writer {
+            target: &*self.target,
+            slot: self.host.running.slot.other(),
+            uki,
+            state: &self.state,
+            journal: &mut *journal,
+            status: &mut self.status,
+            status_path: &self.paths.status,
+            said: std::time::Instant::now(),
+        };
+        download.run(source, &mut writer, done).await?;
+        if with_uki && let Err(error) = self.state.keep_uki(&image.uki) {
+            // What an earlier run left was not what it noted: everything is fetched anew next time.
+            journal.fetches = 0;
+            self.state.set_journal(Some(&*journal))?;
+            return Err(error.into());
+        }
+        Ok(())
+    }
+}
+
+/// Whether the slot is still as an interrupted run left it.
+fn resumed_slot(target: &dyn Target, slot: SlotName) -> Result<bool, SlotError> {
+    Ok(*Slots::read(target)?.get(slot) == Content::Empty)
+}
+
+fn image_of(release: &Release) -> Result<Image, AgentError> {
+    let superblock = release.verity_superblock().map_err(DownloadError::from)?;
+    let uki = Uki {
+        version: release.version.clone(),
+        root_hash: *release.root_hash.as_bytes(),
+        len: release.uki.size,
+        sha256: *release.uki.sha256.as_bytes(),
+    };
+    Ok(Image { superblock, uki })
+}
+
+fn copy_error(source: io::Error) -> SinkError {
+    SinkError { what: "the copy of the UKI".to_owned(), source }
+}
+
+/// Writes the root into its slot and the UKI into its copy, and notes how far it is.
+struct Writer<'a> {
+    target: &'a dyn Target,
+    slot: SlotName,
+    /// The copy of the UKI, when that is fetched too.
+    uki: Option<File>,
+    state: &'a State,
+    journal: &'a mut Journal,
+    status: &'a mut Status,
+    status_path: &'a Path,
+    said: std::time::Instant,
+}
+
+impl Sink for Writer<'_> {
+    fn write(&mut self, write: &Write<'_>) -> Result<(), SinkError> {
+        let area = Area::Root(self.slot);
+        match write.part {
+            Part::Root => self.target.write(area, write.offset, write.data).map_err(|source| SinkError { what: area.to_string(), source }),
+            Part::Uki => self.uki.as_ref().map_or(Ok(()), |uki| uki.write_all_at(write.data, write.offset)).map_err(copy_error),
+        }
+    }
+
+    fn checkpoint(&mut self, fetches: u64, received: u64) -> Result<(), SinkError> {
+        let area = Area::Root(self.slot);
+        self.target.sync(area).map_err(|source| SinkError { what: area.to_string(), source })?;
+        self.uki.as_ref().map_or(Ok(()), File::sync_data).map_err(copy_error)?;
+        self.journal.fetches = fetches;
+        self.status.counters.received += received.saturating_sub(self.journal.fetched);
+        self.journal.fetched = received;
+        self.state
+            .set_journal(Some(&*self.journal))
+            .map_err(|error| SinkError { what: "the journal".to_owned(), source: io::Error::other(error.to_string()) })
+    }
+
+    fn progress(&mut self, received: u64, of: u64) {
+        self.status.progress = Some((received, of));
+        if self.said.elapsed().as_millis() >= 500 {
+            self.said = std::time::Instant::now();
+            let _ = self.status.store(self.status_path);
+        }
+    }
+}

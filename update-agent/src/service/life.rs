@@ -1,0 +1,138 @@
+//! A version's life on a host: found, installed, tried, kept, given up, gone back from.
+
+use super::machine::{Machine, asked, update, world};
+use crate::agent::Wish;
+use crate::crash::boot::boot;
+use crate::crash::disk::Disk;
+use crate::crash::fat_esp::FatEsp;
+use crate::crash::fixture::{Release, shipped};
+use crate::crash::long;
+use crate::slots::Slots;
+use crate::status::AgentState;
+
+#[tokio::test]
+async fn an_update_is_found_installed_tried_and_kept() {
+    let world = world().await;
+    let mut agent = world.machine.agent(&world.server.url);
+    assert_eq!(agent.update(&asked()).await.unwrap().unwrap().as_str(), "1.1");
+    assert_eq!((agent.status.state, agent.reboots()), (AgentState::PendingReboot, true));
+    // Asked again: nothing is fetched again.
+    assert_eq!(agent.update(&asked()).await.unwrap(), None);
+    assert_eq!(agent.status.state, AgentState::PendingReboot);
+    assert_eq!(world.machine.reboot(), "1.1");
+    // On trial nothing is overwritten.
+    world.shop.publish(&Release::new("1.2"));
+    let mut agent = world.machine.agent(&world.server.url);
+    assert_eq!(agent.update(&asked()).await.unwrap(), None);
+    assert_eq!(agent.status.state, AgentState::Trial);
+    world.machine.bless(&world.new);
+    let agent = world.machine.agent(&world.server.url);
+    let events: Vec<String> = agent.state.versions().unwrap().events.into_iter().map(|event| event.what).collect();
+    assert_eq!(events, ["installed", "good"]);
+    assert_eq!(world.machine.boots(), "1.1");
+}
+
+#[tokio::test]
+async fn a_version_that_crashes_is_remembered_and_a_good_one_is_taken() {
+    let mut world = world().await;
+    update(&world).await.unwrap();
+    // Three starts that crash; then the loader goes back by itself.
+    for _ in 0..3 {
+        assert_eq!(world.machine.reboot(), "1.1");
+    }
+    assert_eq!(world.machine.reboot(), "1.0");
+    let mut agent = world.machine.agent(&world.server.url);
+    assert!(agent.status.why.contains("did not come up in 3 starts"), "{}", agent.status.why);
+    assert_eq!(agent.update(&asked()).await.unwrap(), None);
+    assert_eq!((agent.status.state, agent.status.wait.as_deref()), (AgentState::Waiting, Some("failed-before")));
+    let good = Release::new("1.2");
+    world.shop.publish(&good);
+    world.machine.releases.push(good);
+    assert_eq!(update(&world).await.unwrap().as_deref(), Some("1.2"));
+    assert_eq!(world.machine.boots(), "1.2");
+}
+
+#[tokio::test]
+async fn a_failed_trial_is_told_in_words_and_tried_again_only_when_told() {
+    let world = world().await;
+    update(&world).await.unwrap();
+    assert_eq!(world.machine.reboot(), "1.1");
+    world.machine.verdict(&world.new, "failed", "docker.service is failed");
+    crate::commit::set_aside(&mut FatEsp(world.machine.disk), &world.new.image.uki.version).unwrap();
+    assert_eq!(world.machine.reboot(), "1.0");
+    let mut agent = world.machine.agent(&world.server.url);
+    assert_eq!(agent.update(&asked()).await.unwrap(), None);
+    assert!(agent.status.why.contains("docker.service is failed"), "{}", agent.status.why);
+    let retry = Wish { retry: Some("1.1".parse().unwrap()), ..asked() };
+    assert_eq!(agent.update(&retry).await.unwrap().unwrap().as_str(), "1.1");
+    assert_eq!(world.machine.boots(), "1.1");
+}
+
+#[tokio::test]
+async fn rollback_goes_to_the_version_before_and_stays_there() {
+    let world = world().await;
+    let mut agent = world.machine.agent(&world.server.url);
+    assert_eq!(agent.rollback().unwrap_err().kind(), "no-rollback");
+    agent.update(&asked()).await.unwrap();
+    assert_eq!(world.machine.reboot(), "1.1");
+    world.machine.bless(&world.new);
+    let mut agent = world.machine.agent(&world.server.url);
+    assert_eq!(agent.rollback().unwrap().as_str(), "1.0");
+    assert_eq!(world.machine.reboot(), "1.0");
+    let mut agent = world.machine.agent(&world.server.url);
+    assert_eq!(agent.update(&asked()).await.unwrap(), None);
+    assert_eq!(agent.status.wait.as_deref(), Some("set-aside"));
+    assert_eq!(world.machine.boots(), "1.0");
+}
+
+#[tokio::test]
+async fn a_newer_release_replaces_a_pending_one() {
+    let mut world = world().await;
+    let mut agent = world.machine.agent(&world.server.url);
+    agent.update(&asked()).await.unwrap();
+    let newer = Release::new("1.2");
+    world.shop.publish(&newer);
+    world.machine.releases.push(newer);
+    assert_eq!(agent.update(&asked()).await.unwrap().unwrap().as_str(), "1.2");
+    let events: Vec<String> = agent.state.versions().unwrap().events.into_iter().map(|event| event.what).collect();
+    assert_eq!(events, ["installed", "replaced", "installed"]);
+    assert_eq!(world.machine.boots(), "1.2");
+    assert_eq!(Slots::read(world.machine.disk).unwrap().find_version(&"1.1".parse().unwrap()), None);
+}
+
+#[tokio::test]
+async fn a_pin_is_kept() {
+    let world = world().await;
+    let mut agent = world.machine.agent(&world.server.url);
+    agent.pin(Some(&"1.0".parse().unwrap())).unwrap();
+    assert_eq!(agent.update(&asked()).await.unwrap(), None);
+    assert_eq!(agent.status.wait.as_deref(), Some("pinned"));
+    agent.pin(None).unwrap();
+    assert!(agent.update(&asked()).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn wherever_the_agent_is_killed_it_goes_on() {
+    let world = world().await;
+    // The device fails at some write: what the agent remembers by then is what it starts from.
+    let complete = Machine { disk: Box::leak(Box::new(Disk::new(shipped(&world.old)))), ..Machine::new(&world.shop, &world.old) };
+    complete.verdict(&world.old, "good", "");
+    complete.agent(&world.server.url).update(&asked()).await.unwrap();
+    let writes = complete.disk.log.borrow().len() as u64;
+    for budget in (0..writes).step_by(usize::try_from(writes).unwrap().div_ceil(if long() { 200 } else { 12 })) {
+        let disk: &'static Disk = Box::leak(Box::new(Disk::new(shipped(&world.old))));
+        let machine = Machine { disk, releases: world.machine.releases.clone(), ..Machine::new(&world.shop, &world.old) };
+        machine.verdict(&world.old, "good", "");
+        let mut agent = machine.agent(&world.server.url);
+        disk.budget.set(Some(budget));
+        let _ = agent.update(&asked()).await;
+        drop(agent);
+        disk.budget.set(None);
+        assert_eq!(boot(disk, &machine.releases).unwrap().failures, 0, "{budget}");
+        if machine.boots() == "1.0" {
+            let mut agent = machine.agent(&world.server.url);
+            agent.update(&asked()).await.unwrap();
+        }
+        assert_eq!(machine.boots(), "1.1", "{budget}");
+    }
+}
