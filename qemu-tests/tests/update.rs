@@ -92,7 +92,8 @@ fn an_air_gapped_machine_takes_a_bundle_and_ends_in_a_clear_stop_when_nothing_is
     let trouble = ["is corrupted", "the boot stops here", "erofs", "I/O error"];
     let setup = trouble.into_iter().fold(Setup::of_image(&image), Setup::expect_trouble);
     // The bundle as a disk: what somebody brings on a stick.
-    let mut host = setup.disk(|path| drop(std::fs::copy(&bundle, path).unwrap())).start();
+    let stick = |path: &Path| assert!(std::fs::copy(&bundle, path).unwrap() > 0);
+    let mut host = setup.disk(stick).start();
     host.wait_for_boot();
     host.wait_for_ssh();
     assert_eq!(host.run("systemctl is-active update-agent.service").out.trim(), "inactive", "nothing to do without a server");
