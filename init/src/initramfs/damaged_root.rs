@@ -32,7 +32,7 @@ pub(super) fn next(record: &BootRecord, boot_disk: &BootDisk) -> Next {
     }
     let name = |slot| starts::version_of(boot_disk, slot).map_or_else(|| "of no version".to_owned(), |version| version.to_string());
     let damaged = format!("the root of version {} in slot {slot} is damaged", name(slot));
-    // While the root was not entered, the modules are those of the initramfs; later the root's modprobe finds them.
+    // Once the root was entered, they are loaded already.
     if let Ok(mut drivers) = Drivers::read(&CommandLine::of_kernel()) {
         drivers.load_for_esp();
     }

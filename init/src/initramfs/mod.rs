@@ -70,6 +70,8 @@ fn run(record: &mut BootRecord, found: &mut Option<BootDisk>) -> Result<Infallib
 
     let root = verity::open(boot_disk, &root_hash, &uevents, deadline)?;
     mounts::root(&root.device, switch_root::NEW_ROOT)?;
+    // The way back to the other slot must not depend on files of a root that may be damaged.
+    drivers.load_for_esp();
     switch_root::enter()?;
     record.version = image_version();
     record.phase("root");
