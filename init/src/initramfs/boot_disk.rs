@@ -12,7 +12,7 @@ use crate::disk::block::Disk;
 use crate::disk::gpt::{Gpt, Partition};
 use crate::sys::uevent::UeventSocket;
 
-const LOADER_VENDOR: &str = "4a67b082-0a4c-41cf-b6c7-442b29bb8c4f";
+const LOADER_VENDOR: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 
 /// The disk and the slot that was booted.
 #[derive(Debug)]
