@@ -33,7 +33,6 @@ fn runs(host: &mut Guest, version: &str, slot: &str) {
 /// 1.0 finds 1.1 by itself, reboots into it and keeps it; a 1.2 whose unit fails and a 1.3 that panics are given up and
 /// remembered; a good 1.4 is taken; somebody goes back from it.
 #[test]
-#[ignore = "FAILS, an open fault: after a good trial the entry keeps its counter on a whole machine (issue 4)"]
 fn a_machine_keeps_good_versions_and_comes_back_from_bad_ones() {
     let shop = Shop::new();
     let image = shop.build("1.0", "");

@@ -1,10 +1,11 @@
 //! Verbs over unit files: `enable` and its kin, `cat`, `verify`, `is-enabled`, the default target.
 
+use std::fs;
 use std::path::Path;
 
 use unit_files::exec::EXEC_SEARCH_PATH;
 use unit_files::install::{InstallError, InstallOptions, Installer, LinkOperation, Plan, apply};
-use unit_files::source::UnitSource;
+use unit_files::source::{OPERATOR_UNITS, UnitSource};
 use unit_files::{FsSource, HostFacts, LoadState, Loader, UnitKind, UnitName};
 
 use super::args::Options;
@@ -111,6 +112,7 @@ pub(super) fn change(verb: &str, options: &Options, operands: &[String]) -> Outc
     if options.root.is_some() {
         return Ok(0);
     }
+    keep();
     if !options.no_reload {
         // Links are made whether or not PID 1 listens; that it does not is worth a word only when it is to act.
         let told = pid1::ask(&Request::DaemonReload, true);
@@ -122,6 +124,34 @@ pub(super) fn change(verb: &str, options: &Options, operands: &[String]) -> Outc
         return jobs::follow_up(verb, options, &names, view.loader());
     }
     Ok(0)
+}
+
+/// Puts what somebody wrote among unit files onto the disk. Editors and shells rarely do, and a power cut within half a minute would
+/// leave files of no length: masked units. PID 1 must not wait for disks, so it is done here.
+pub(super) fn keep() {
+    for directory in [OPERATOR_UNITS, "/etc/systemd/system"] {
+        keep_below(Path::new(directory));
+    }
+}
+
+/// Links are kept with the directory that they are in.
+fn keep_below(directory: &Path) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => keep_below(&path),
+            Ok(kind) if kind.is_file() => keep_one(&path),
+            _ => {}
+        }
+    }
+    keep_one(directory);
+}
+
+fn keep_one(path: &Path) {
+    if let Err(error) = fs::File::open(path).and_then(|file| file.sync_all()) {
+        eprintln!("systemctl: {} may be lost in a power cut: {error}", path.display());
+    }
 }
 
 fn carry_out(plan: &Plan, options: &Options) -> Result<(), Failure> {

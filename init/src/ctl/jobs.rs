@@ -111,6 +111,7 @@ pub(super) fn reload_files(verb: &str) -> Outcome {
     for warning in pid1::ask(&request, true)?.warnings {
         eprintln!("{warning}");
     }
+    super::files::keep();
     Ok(0)
 }
 
