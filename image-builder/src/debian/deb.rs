@@ -4,6 +4,8 @@
 
 use std::io::{self, Read};
 
+use liblzma::bufread::XzDecoder;
+use liblzma::stream::{CONCATENATED, IGNORE_CHECK, Stream};
 use thiserror::Error;
 
 /// Why a package cannot be read.
@@ -91,7 +93,11 @@ impl<'a> Deb<'a> {
 pub fn decompress<'a>(name: &str, bytes: &'a [u8]) -> Result<Box<dyn Read + 'a>, DebError> {
     let unsupported = || DebError::Compression(name.to_owned());
     Ok(match name.rsplit('.').next() {
-        Some("xz") => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(bytes)),
+        Some("xz") => {
+            // Without its checksums, a twentieth of the time of a whole build: the package's SHA-256 was verified.
+            let stream = Stream::new_stream_decoder(u64::MAX, CONCATENATED | IGNORE_CHECK).map_err(|_| unsupported())?;
+            Box::new(XzDecoder::new_stream(bytes, stream))
+        }
         Some("zst") => Box::new(zstd::stream::read::Decoder::with_buffer(bytes).map_err(|_| unsupported())?),
         Some("gz") => Box::new(flate2::bufread::MultiGzDecoder::new(bytes)),
         Some("tar") => Box::new(bytes),
