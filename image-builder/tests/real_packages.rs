@@ -10,10 +10,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use image_builder::build::{self, BuildRequest, Sources};
+use image_builder::debian::Debian;
+use image_builder::debian::cache::Cache;
+use image_builder::debian::lock::Lock;
+use image_builder::debian::release::Keyring;
+use image_builder::debian::transport::Transport;
 use image_builder::progress::Silent;
 use image_builder::recipe;
 use image_builder::steps::{self, StepsInput, StepsOutput};
 use image_builder::tree::{Kind, Tree};
+use unit_files::{FsSource, HostFacts, Loader, UnitName};
 
 /// The tree of one of our recipes after all steps, from the lock and the cache that a build of it left.
 fn build(name: &str) -> (Tree, StepsOutput, StepsInput) {
@@ -146,4 +152,40 @@ fn the_docker_recipe_goes_through() {
     if let Some(target) = std::env::var_os("GARBOARD_TEST_EXPORT") {
         export(&tree, "", Path::new(&target));
     }
+}
+
+/// Ours or not, removed by the recipe or not: people bring them, and they have to do what they do elsewhere.
+#[test]
+#[ignore = "run by scripts/test after its builds"]
+fn unit_files_of_the_packages_are_taken_as_they_are() {
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/docker.toml");
+    let debian = Debian {
+        mirror: None,
+        keyring: Keyring::debian().unwrap(),
+        cache: Cache::open_default().unwrap(),
+        transport: Transport::new(),
+        offline: true,
+        allow_expired: Vec::new(),
+        now: 0,
+    };
+    let lock = Lock::read(&Lock::path(&recipe)).unwrap().unwrap();
+    let tree = debian.unpack(&lock, &Silent).unwrap().tree;
+    let mut said = Vec::new();
+    let mut names = Vec::new();
+    for (path, node) in tree.iter() {
+        let Some(name) = path.strip_prefix("usr/lib/systemd/system/").and_then(|name| UnitName::parse(name).ok()) else { continue };
+        let Kind::File(body) = &node.kind else { continue };
+        let unit = Loader::<FsSource>::load_text(&name, path, &body.read().unwrap(), &HostFacts::default());
+        let no_effect = ["RemoveIPC"];
+        said.extend(unit.diagnostics.into_iter().filter(|one| !no_effect.contains(&one.key.as_str())).map(|one| one.to_string()));
+        names.push(name.to_string());
+    }
+    for name in
+        ["docker.service", "docker.socket", "containerd.service", "etcd.service", "ssh.service", "chrony.service", "chrony-wait.service"]
+    {
+        assert!(names.iter().any(|there| there == name), "{name} is not in {names:?}");
+    }
+    // systemd says the same of these two: a template that no instance is asked of.
+    said.retain(|line| !line.contains("is not an instance of the template"));
+    assert!(said.is_empty(), "{}", said.join("\n"));
 }

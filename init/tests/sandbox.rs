@@ -55,7 +55,16 @@ impl Unit {
         self.start(script).wait()
     }
 
+    /// Runs it with a prefix like `!` before the command.
+    fn run_as(&self, privilege: &str, script: &str) -> Outcome {
+        self.start_as(privilege, script).wait()
+    }
+
     fn start(&self, script: &str) -> Running {
+        self.start_as("unit", script)
+    }
+
+    fn start_as(&self, privilege: &str, script: &str) -> Running {
         let at = |name: &str| self.path(name).to_str().unwrap().to_owned();
         let script = script.replace('@', self.directory.path().to_str().unwrap());
         let text = format!("[Service]\nType=oneshot\nExecStart=/bin/true\nStandardOutput=append:{}\n{}\n", at("out"), self.settings);
@@ -65,7 +74,7 @@ impl Unit {
         let context = &unit.service().unwrap().exec;
         let command = json!({
             "path": "/bin/sh", "argv": ["/bin/sh", "-c", script], "ignore_failure": false, "no_expansion": true,
-            "privilege": "unit", "via_shell": false,
+            "privilege": privilege, "via_shell": false,
         });
         let spec = json!({
             "unit": "box.service", "command": command, "context": context, "environment": [["NOTIFY_SOCKET", "/run/garboard/notify"]],
@@ -234,6 +243,26 @@ fn namespaces_hide_the_network_the_processes_and_the_users() {
         &[private("ipc"), private("uts"), private("mnt")].join(";"),
         "own ipc\nown uts\nown mnt",
     );
+}
+
+#[test]
+fn a_dynamic_user_has_a_number_of_its_own_and_keeps_its_state() {
+    let unit = Unit::new("DynamicUser=yes\nStateDirectory=box");
+    let script =
+        "id -u; touch $STATE_DIRECTORY/mark; stat -c %u $STATE_DIRECTORY/mark; touch /etc/mark 2>/dev/null || echo not there; echo $USER";
+    let first = unit.run(script).text;
+    let uid: u32 = first.lines().next().unwrap().parse().unwrap();
+    assert!((61_184..65_520).contains(&uid), "{first}");
+    assert_eq!(first, format!("{uid}\n{uid}\nnot there\nbox\n"));
+    assert_eq!(unit.run(script).text, first);
+    assert_eq!(Unit::new("DynamicUser=yes\nUser=nobody").run("id -u").text, "65534\n", "there is such a user");
+}
+
+#[test]
+fn a_program_that_keeps_its_identity_keeps_no_other_right() {
+    let unit = Unit::new("User=nobody\nCapabilityBoundingSet=CAP_CHOWN CAP_SETUID");
+    let outcome = unit.run_as("keep-identity", "id -u; grep CapBnd /proc/self/status | tr -d '\\t'");
+    assert_eq!(outcome.text, "0\nCapBnd:0000000000000081\n", "{outcome:?}");
 }
 
 #[test]

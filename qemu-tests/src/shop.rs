@@ -1,4 +1,4 @@
-//! A publisher of versions of `tiny`, for machines that update themselves.
+//! A publisher of versions of one of our recipes, for machines that update themselves.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,18 +9,25 @@ use tempfile::TempDir;
 #[derive(Debug)]
 pub struct Shop {
     directory: TempDir,
+    recipe: &'static str,
 }
 
 impl Shop {
-    /// Makes the keys.
+    /// A publisher of `tiny`.
+    #[must_use]
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        Self::of("tiny")
+    }
+
+    /// A publisher of a recipe: makes the keys.
     ///
     /// # Panics
     /// As all of this, when `garboard` fails.
     #[must_use]
-    #[allow(clippy::new_without_default)]
-    pub fn new() -> Self {
-        let shop =
-            Self { directory: tempfile::Builder::new().prefix("garboard-shop-").tempdir_in("/var/tmp").expect("a temporary directory") };
+    pub fn of(recipe: &'static str) -> Self {
+        let directory = tempfile::Builder::new().prefix("garboard-shop-").tempdir_in("/var/tmp").expect("a temporary directory");
+        let shop = Self { directory, recipe };
         shop.garboard(&["keys", "init", "--dir", &shop.path("keys")]);
         shop
     }
@@ -42,21 +49,21 @@ impl Shop {
         assert!(output.status.success(), "garboard {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// Builds a version of `tiny` with these lines added to its recipe, from the same packages; its image.
+    /// Builds a version with these lines added to the recipe, from the same packages; its image.
     #[must_use]
     #[allow(clippy::missing_panics_doc)]
     pub fn build(&self, version: &str, lines: &str) -> PathBuf {
-        let directory = self.path(&format!("recipe-{version}"));
-        let recipe = format!("{directory}/tiny.toml");
+        let (name, directory) = (self.recipe, self.path(&format!("recipe-{version}")));
+        let recipe = format!("{directory}/{name}.toml");
         std::fs::create_dir_all(&directory).expect("a directory for the recipe");
         let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes").canonicalize().expect("the recipes");
-        std::fs::copy(recipes.join("tiny.lock"), format!("{directory}/tiny.lock"))
+        std::fs::copy(recipes.join(format!("{name}.lock")), format!("{directory}/{name}.lock"))
             .expect("the lock of the images that scripts/test builds");
-        std::fs::write(&recipe, format!("name = \"tiny\"\nextends = \"{}/tiny.toml\"\n{lines}\n", recipes.display()))
+        std::fs::write(&recipe, format!("name = \"{name}\"\nextends = \"{}/{name}.toml\"\n{lines}\n", recipes.display()))
             .expect("write the recipe");
         let (out, root) = (self.path(&format!("out-{version}")), self.path("keys/root.json"));
         self.garboard(&["build", &recipe, "--version", version, "--out", &out, "--format", "raw", "--update-root", &root, "--offline"]);
-        PathBuf::from(out).join(format!("tiny-{version}-x86_64.raw"))
+        PathBuf::from(out).join(format!("{name}-{version}-x86_64.raw"))
     }
 
     /// Publishes a version that was built, in channel `stable`.

@@ -69,6 +69,8 @@ fn containers_etcd_and_the_tools_that_people_type() {
     host.ok(&format!("docker run -d --name web -p 8080:8080 {LEND} local/base bash -c 'while :; do sleep 1; done'"));
     host.ok("sudo iptables -t nat -S DOCKER | grep -q 8080");
 
+    time_comes_over_nts(&host);
+
     // The daemons are killed; the container goes on.
     let started = host.ok("docker inspect -f '{{.State.StartedAt}}' limited");
     host.ok("sudo systemctl kill -s KILL --kill-whom=main docker.service; sudo systemctl kill -s KILL --kill-whom=main containerd.service");
@@ -110,4 +112,33 @@ fn a_unit_of_the_operator_brings_its_container_back_after_a_power_cut() {
     host.wait_for_boot();
     host.wait_for_ssh();
     assert_eq!(host.ok("sudo journalctl -b -k --no-pager -o cat | grep -c 'recovering journal\\|recovery complete' || true"), "0");
+}
+
+/// A self-signed certificate for `localhost`, and its key, in PEM.
+fn certificate() -> String {
+    let options =
+        ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=localhost"];
+    let mut openssl = std::process::Command::new("openssl");
+    openssl.args(options).args(["-addext", "subjectAltName=DNS:localhost", "-keyout", "-", "-out", "-"]);
+    let output = openssl.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The host's time daemon asks a server over NTS (a second daemon on the same host), and `time-sync.target` waits for it.
+fn time_comes_over_nts(host: &Guest) {
+    host.ok(&format!("sudo tee /etc/chrony/test.pem >/dev/null <<'END'\n{}END", certificate()));
+    let server = "pidfile /run/nts-server.pid\\nlocal stratum 8\\nallow\\nport 11123\\ncmdport 0\\nbindcmdaddress /run/nts-server.sock\\n\
+                  ntsport 14460\\nntsserverkey /etc/chrony/test.pem\\nntsservercert /etc/chrony/test.pem\\n";
+    host.ok(&format!("printf '{server}' > nts-server.conf && sudo chronyd -x -u root -f $PWD/nts-server.conf"));
+    host.ok("echo 'ntstrustedcerts /etc/chrony/test.pem' | sudo tee /etc/chrony/conf.d/test.conf >/dev/null; sudo chmod 644 /etc/chrony/test.pem");
+    host.ok("echo 'server localhost iburst nts port 11123 ntsport 14460' | sudo tee /etc/chrony/sources.d/test.sources >/dev/null");
+    host.ok("sudo systemctl restart chrony");
+    host.eventually("chronyc -N sources | grep -q '^^\\* localhost'");
+    // Over the daemon's own socket, which only opens when its directory belongs to its user.
+    let data = host.ok("sudo chronyc -N authdata | grep localhost");
+    assert!(data.split_whitespace().nth(1) == Some("NTS"), "{data}");
+    assert_eq!(host.ok("systemctl is-active time-sync.target || true"), "inactive");
+    host.ok("sudo systemctl start chrony-wait.service && systemctl is-active time-sync.target");
+    host.ok("sudo kill $(sudo cat /run/nts-server.pid)");
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use qemu_tests::{Guest, Setup};
 
-const UNITS: [(&str, &str); 18] = [
+const UNITS: [(&str, &str); 19] = [
     ("simple.service", "[Service]\nExecStart=/usr/bin/sleep 100000\n"),
     ("sidekick.service", "[Unit]\nBindsTo=simple.service\nAfter=simple.service\n[Service]\nExecStart=/usr/bin/sleep 100000\n"),
     ("exec.service", "[Service]\nType=exec\nExecStart=/usr/bin/sleep 100000\n"),
@@ -37,6 +37,15 @@ const UNITS: [(&str, &str); 18] = [
         "talker.service",
         "[Service]\nLogRateLimitIntervalSec=0\nExecStart=/usr/bin/bash -c 'while :; do i=$$((i+1)); echo line $$i; sleep 0.02; done'\n",
     ),
+    (
+        "filtered.service",
+        "[Service]\nType=oneshot\nRemainAfterExit=yes\nDynamicUser=yes\nSupplementaryGroups=disk\nStateDirectory=filtered\nDevicePolicy=closed\n\
+         DeviceAllow=/dev/vda r\nIPAddressDeny=any\nIPAddressAllow=127.0.0.2\n\
+         ExecStart=/usr/bin/bash -c 'exec >$$STATE_DIRECTORY/seen; \
+         reads() { head -c 1 $$1; }; writes() { : >> $$1; }; talks() { timeout 20 bash -c \": <> /dev/tcp/$$1/22\"; }; \
+         for what in \"reads /dev/vda\" \"writes /dev/vda\" \"reads /dev/vda1\" \"reads /dev/urandom\" \"talks 127.0.0.1\" \"talks 127.0.0.2\"; do \
+         if $$what >/dev/null; then echo $$what; fi; done'\n",
+    ),
     ("stuck.service", "[Service]\nTimeoutStopSec=3\nExecStart=/usr/bin/bash -c \"trap '' TERM INT HUP; while :; do sleep 1; done\"\n"),
 ];
 
@@ -64,6 +73,12 @@ fn units_of_every_kind_a_power_cut_while_logging_and_a_unit_that_will_not_stop()
     assert_eq!(host.ok("systemctl is-active sidekick || true"), "inactive", "it is bound to simple.service");
     host.ok("sudo systemctl kill -s KILL exec");
     host.eventually("systemctl is-failed exec");
+
+    // The kernel asks our filters for every device and every packet; the user has a number and no name.
+    host.ok("sudo systemctl start filtered");
+    assert_eq!(host.ok("sudo cat /var/lib/filtered/seen"), "reads /dev/vda\nreads /dev/urandom\ntalks 127.0.0.2");
+    let uid: u32 = host.ok("stat -c %u /var/lib/filtered/seen").parse().unwrap();
+    assert!((61184..65520).contains(&uid), "{uid}");
 
     host.ok("sudo systemctl start echo.socket lazy.socket tick.timer nightly.timer watch.path worker@one");
     assert_eq!(host.ok("cat /run/worker-one"), "one");

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::name::UnitName;
+use crate::value::AddressRange;
 
 /// A weight for the processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,10 +149,10 @@ pub struct CgroupConfig {
     pub device_policy: DevicePolicy,
     /// `DeviceAllow=`.
     pub device_allow: Vec<DeviceRule>,
-    /// `IPAddressAllow=`, as written.
-    pub ip_address_allow: Vec<String>,
-    /// `IPAddressDeny=`, as written.
-    pub ip_address_deny: Vec<String>,
+    /// `IPAddressAllow=`.
+    pub ip_address_allow: Vec<AddressRange>,
+    /// `IPAddressDeny=`; what is allowed as well is allowed.
+    pub ip_address_deny: Vec<AddressRange>,
     /// `SocketBindAllow=`, as written.
     pub socket_bind_allow: Vec<String>,
     /// `SocketBindDeny=`, as written.

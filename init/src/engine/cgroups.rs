@@ -7,8 +7,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use unit_files::resources::{CgroupConfig, CpuWeight, Delegate, Limit};
+use unit_files::resources::{CgroupConfig, CpuWeight, Delegate, DeviceValue, Limit};
 
+use super::cgroup_filters;
 use crate::sys::process;
 
 /// Controllers that are passed down to every slice.
@@ -56,7 +57,7 @@ impl Cgroups {
     /// Makes a unit's group, with its knobs, and returns it open for `clone3`.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be made, or a filter of its devices or addresses cannot be laid.
     pub fn make(&self, relative: &str, config: Option<&CgroupConfig>, owner: Option<(u32, u32)>) -> io::Result<OwnedFd> {
         let mut path = self.root.clone();
         let mut parts = relative.split('/').filter(|part| !part.is_empty()).peekable();
@@ -68,13 +69,15 @@ impl Cgroups {
                 _ => {}
             }
         }
+        let group = open(&path)?;
         if let Some(config) = config {
             self.apply(&path, config);
+            cgroup_filters::lay(&group, config)?;
             if config.delegate != Delegate::No {
                 delegate(&path, owner);
             }
         }
-        open(&path)
+        Ok(group)
     }
 
     /// Writes the knobs of a group that exists.
@@ -127,6 +130,12 @@ impl Cgroups {
             (&config.io_read_iops_max, "riops"),
             (&config.io_write_iops_max, "wiops"),
         ];
+        for DeviceValue { path, value } in &config.io_device_weight {
+            out.extend(device_of(path).map(|device| ("io.weight", format!("{device} {value}"))));
+        }
+        for DeviceValue { path, value } in &config.io_device_latency_target {
+            out.extend(device_of(path).map(|device| ("io.latency", format!("{device} target={value}"))));
+        }
         for (values, key) in limits {
             for value in values {
                 if let Some(device) = device_of(&value.path) {

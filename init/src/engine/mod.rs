@@ -13,6 +13,7 @@ use unit_files::glob as pattern;
 use crate::boot::BootContext;
 use crate::shutdown::ShutdownKind;
 
+mod cgroup_filters;
 mod cgroups;
 pub mod client;
 mod conditions;

@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod block;
+pub mod bpf;
 pub mod credentials;
 pub mod dm;
 pub mod genl;

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::resources::{CgroupConfig, CpuWeight, Delegate, DevicePolicy, DeviceRule, DeviceValue};
-use crate::value::{self, ValueError, expected, parse_bool, parse_number_set, parse_per_myriad, parse_size};
+use crate::value::{self, AddressRange, ValueError, expected, parse_bool, parse_number_set, parse_per_myriad, parse_size};
 use crate::words::{Escapes, split};
 
-use super::setters::{choice, clean_path, expand, limit, list, optional_number, optional_span, optional_text, optional_unit};
+use super::setters::{choice, clean_path, expand, limit, list, list_with, optional_number, optional_span, optional_text, optional_unit};
 use super::{Effect, Input, Outcome, Table, ignored, refuse, silent, warn, yes};
 
 fn cpu_weight(slot: &mut Option<CpuWeight>, input: &Input<'_>) -> Outcome {
@@ -117,6 +117,16 @@ fn device_allow(slot: &mut Vec<DeviceRule>, input: &Input<'_>) -> Outcome {
     Ok(Effect::Active)
 }
 
+fn addresses(slot: &mut Vec<AddressRange>, input: &Input<'_>) -> Outcome {
+    let mut words = Vec::new();
+    list_with(&mut words, input, Escapes::C, value::parse_address_ranges)?;
+    if input.value.is_empty() {
+        slot.clear();
+    }
+    slot.extend(words.into_iter().flatten());
+    Ok(Effect::from(!slot.is_empty()))
+}
+
 fn managed_oom(slot: &mut bool, input: &Input<'_>) -> Outcome {
     match input.value {
         "auto" | "" => Ok(Effect::None),
@@ -139,9 +149,9 @@ pub(super) static RESOURCES: Table<CgroupConfig> = Table::new(&[
     yes("Delegate", |c, i| delegate(&mut c.delegate, i)),
     yes("DelegateSubgroup", |c, i| optional_text(&mut c.delegate_subgroup, i)),
     yes("CPUWeight", |c, i| cpu_weight(&mut c.cpu_weight, i)),
-    yes("StartupCPUWeight", |c, i| cpu_weight(&mut c.startup_cpu_weight, i)),
+    warn("StartupCPUWeight", |c, i| cpu_weight(&mut c.startup_cpu_weight, i)),
     yes("CPUShares", |c, i| cpu_shares(&mut c.cpu_weight, i)),
-    yes("StartupCPUShares", |c, i| cpu_shares(&mut c.startup_cpu_weight, i)),
+    warn("StartupCPUShares", |c, i| cpu_shares(&mut c.startup_cpu_weight, i)),
     yes("CPUQuota", |c, i| quota(&mut c.cpu_quota_per_sec, i)),
     yes("CPUQuotaPeriodSec", |c, i| optional_span(&mut c.cpu_quota_period, i)),
     yes("AllowedCPUs", |c, i| numbers(&mut c.allowed_cpus, i)),
@@ -164,9 +174,9 @@ pub(super) static RESOURCES: Table<CgroupConfig> = Table::new(&[
     ignored("MemoryZSwapWriteback"),
     yes("TasksMax", |c, i| limit(&mut c.tasks_max, i)),
     yes("IOWeight", |c, i| optional_number(&mut c.io_weight, i, 1..=10_000, "a weight from 1 to 10000")),
-    yes("StartupIOWeight", |c, i| optional_number(&mut c.startup_io_weight, i, 1..=10_000, "a weight from 1 to 10000")),
+    warn("StartupIOWeight", |c, i| optional_number(&mut c.startup_io_weight, i, 1..=10_000, "a weight from 1 to 10000")),
     yes("BlockIOWeight", |c, i| block_io_weight(&mut c.io_weight, i)),
-    yes("StartupBlockIOWeight", |c, i| block_io_weight(&mut c.startup_io_weight, i)),
+    warn("StartupBlockIOWeight", |c, i| block_io_weight(&mut c.startup_io_weight, i)),
     yes("IODeviceWeight", |c, i| device_values(&mut c.io_device_weight, i, weight)),
     yes("IOReadBandwidthMax", |c, i| device_values(&mut c.io_read_bandwidth_max, i, rate)),
     yes("IOWriteBandwidthMax", |c, i| device_values(&mut c.io_write_bandwidth_max, i, rate)),
@@ -181,8 +191,8 @@ pub(super) static RESOURCES: Table<CgroupConfig> = Table::new(&[
         choice(&mut c.device_policy, i, &policies, "a device policy (auto, closed, strict)")
     }),
     refuse("DeviceAllow", |c, i| device_allow(&mut c.device_allow, i)),
-    warn("IPAddressAllow", |c, i| list(&mut c.ip_address_allow, i)),
-    refuse("IPAddressDeny", |c, i| list(&mut c.ip_address_deny, i)),
+    warn("IPAddressAllow", |c, i| addresses(&mut c.ip_address_allow, i)),
+    refuse("IPAddressDeny", |c, i| addresses(&mut c.ip_address_deny, i)),
     warn("SocketBindAllow", |c, i| list(&mut c.socket_bind_allow, i)),
     refuse("SocketBindDeny", |c, i| list(&mut c.socket_bind_deny, i)),
     refuse("RestrictNetworkInterfaces", |c, i| list(&mut c.restrict_network_interfaces, i)),

@@ -24,7 +24,7 @@ pub enum Privilege {
     Unit,
     /// `+`: as root, without user, capability, namespace or path restrictions.
     Full,
-    /// `!`: without `User=`, `Group=`, `SupplementaryGroups=` and capabilities, with the rest.
+    /// `!`: without `User=`, `Group=`, `SupplementaryGroups=`, with the rest.
     KeepIdentity,
     /// `!!`: like `!` only where the kernel has no ambient capabilities, so like nothing at all here.
     KeepIdentityWithoutAmbient,

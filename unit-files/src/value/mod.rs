@@ -8,10 +8,12 @@ use crate::name::NameError;
 use crate::specifier::SpecifierError;
 use crate::words::WordError;
 
+mod address;
 mod capability;
 mod status;
 mod time_span;
 
+pub use address::{AddressRange, parse_address_ranges};
 pub use capability::{ALL_CAPABILITIES, capability_name, parse_capability};
 pub use status::{SIGRTMAX, SIGRTMIN, exit_code_name, parse_exit_code, parse_signal, signal_name};
 pub use time_span::{format_time_span, parse_finite_span, parse_nanoseconds, parse_time_span, parse_timeout};

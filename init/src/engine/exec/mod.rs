@@ -19,6 +19,7 @@ use crate::sys::process;
 
 mod credentials;
 mod directories;
+mod dynamic_user;
 mod environment;
 pub mod identity;
 mod rights;

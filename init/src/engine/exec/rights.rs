@@ -8,7 +8,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use unit_files::exec::{ExecContext, Privilege};
 
 use super::spec::{Failure, Spec, exit};
-use super::{fail, identity, sandbox, seccomp};
+use super::{dynamic_user, fail, identity, sandbox, seccomp};
 use crate::sys;
 
 /// Who the program runs as.
@@ -26,9 +26,15 @@ impl Identity {
     pub fn find(spec: &Spec) -> Result<Self, Failure> {
         let context = &spec.context;
         let etc = Path::new("/etc");
+        let found = context.user.as_deref().and_then(|name| identity::user(etc, name));
         let user = match context.user.as_deref() {
+            // A static user of that name is taken, as systemd does.
+            _ if context.dynamic_user && found.is_none() => {
+                let [runtime, ..] = &spec.roots;
+                let claimed = dynamic_user::claim(&Path::new(runtime).join("garboard/dynamic-users"), &spec.unit);
+                Some(claimed.map_err(fail(exit::USER, "cannot set DynamicUser="))?)
+            }
             Some(name) => {
-                let found = identity::user(etc, name);
                 Some(found.ok_or_else(|| Failure { code: exit::USER, message: format!("there is no user {name} in /etc/passwd") })?)
             }
             None => None,
@@ -60,10 +66,9 @@ impl Identity {
         if spec.command.privilege == Privilege::Full {
             return Ok(());
         }
-        let keep_capabilities = matches!(spec.command.privilege, Privilege::KeepIdentity);
-        let bounding = bounding_set(context).filter(|_| !keep_capabilities);
+        // `!` keeps user and groups, and nothing else: what the unit may not do, its program may not.
+        let bounding = bounding_set(context);
         let ambient = context.ambient_capabilities.map_or(0, |set| set.0) & bounding.unwrap_or(u64::MAX);
-        let ambient = if keep_capabilities { 0 } else { ambient };
         if self.change {
             let groups: Vec<Gid> = self.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
             rustix::thread::set_thread_groups(&groups).map_err(fail(exit::GROUP, "cannot set supplementary groups"))?;

@@ -1,0 +1,102 @@
+//! New versions that are bad in ways of their own: a machine that hangs, a kernel that the firmware cannot load, Docker or etcd that
+//! never come up. Each time the machine is back on the version before by itself. `make test-long`.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use qemu_tests::{Guest, Setup, Shop, Web};
+
+const GATE: &str = "[[file]]\npath = \"/etc/garboard/health.toml\"\ncontent = \"settle = 2\\ndeadline = 60\\n\"\n";
+
+/// A machine on 1.0 that looks for releases when it is asked to, and reboots into them when `reboot` says so.
+fn machine(shop: &Shop, web: &Web, lines: &str, reboot: bool, trouble: &[&'static str]) -> Setup {
+    let image = shop.build("1.0", lines);
+    let strategy = if reboot { "reboot" } else { "off" };
+    let data =
+        format!("#cloud-config\ngarboard:\n  update:\n    server: {}\n    automatic: false\n    reboot_strategy: {strategy}\n", web.url());
+    trouble.iter().copied().fold(Setup::of_image(&image), Setup::expect_trouble).user_data(&data)
+}
+
+fn is_back(host: &mut Guest, why: &str) {
+    host.wait_for("garboard: boot-complete version=1.0 slot=a");
+    host.wait_for_ssh();
+    host.eventually("sudo update-agent status | grep -q 'version: *1.0 (slot a)'");
+    host.eventually(&format!("sudo update-agent history | grep -q 'failed.*1.1.*{why}'"));
+    let said = host.ok("sudo update-agent update");
+    assert!(said.contains("failed on this host and is not tried again"), "{said}");
+}
+
+/// Nothing gets the processor any more, PID 1 neither, so nobody keeps the watchdog quiet: it resets the machine, three times.
+#[test]
+#[ignore = "many boots: scripts/test-long"]
+fn a_version_that_hangs_is_reset_by_the_watchdog_and_given_up() {
+    let shop = Shop::new();
+    let watchdog = "[[file]]\npath = \"/etc/systemd/system.conf.d/watchdog.conf\"\ncontent = \"[Manager]\\nRuntimeWatchdogSec=10\\n\"\n";
+    let hang = "[units]\nenable = [\"hang.service\"]\n[[file]]\npath = \"/usr/lib/systemd/system/hang.service\"\ncontent = \"\"\"\n\
+                [Unit]\nAfter=sshd.service watchdog.service\n[Service]\nCPUSchedulingPolicy=fifo\nCPUSchedulingPriority=99\n\
+                ExecStart=/bin/bash -c 'echo -1 >/proc/sys/kernel/sched_rt_runtime_us; echo 0 >/proc/sys/kernel/soft_watchdog; echo hanging >/dev/kmsg; \
+                while :; do :; done'\n[Install]\nWantedBy=multi-user.target\n\"\"\"\n";
+    shop.release("1.1", &format!("{hang}{watchdog}{GATE}"));
+    let web = Web::serve(Path::new(&shop.path("repo")));
+    let trouble = ["hanging", "rcu", "watchdog", "soft lockup", "hung", "stall"];
+    let setup = machine(&shop, &web, &format!("{watchdog}{GATE}"), true, &trouble);
+    let mut host = setup.device("i6300esb").start();
+    host.wait_for("garboard: boot-complete version=1.0 slot=a");
+    host.wait_for_ssh();
+    let _ = host.run("sudo update-agent update");
+    host.wait_for("hanging");
+    is_back(&mut host, "did not come up in 3 starts");
+}
+
+/// Its kernel is not one any more when the firmware is to start it. The loader gives it up after its tries, without a kernel's help.
+#[test]
+#[ignore = "many boots: scripts/test-long"]
+fn a_version_that_the_firmware_cannot_load_is_given_up() {
+    let shop = Shop::new();
+    shop.release("1.1", GATE);
+    let web = Web::serve(Path::new(&shop.path("repo")));
+    let setup = machine(&shop, &web, GATE, false, &["Unsupported", "Error", "error"]);
+    let mut host = setup.start();
+    host.wait_for("garboard: boot-complete version=1.0 slot=a");
+    host.wait_for_ssh();
+    host.ok("sudo update-agent update");
+    // The stub stays, what it starts does not: past the copy and the check, as a disk may do it.
+    host.ok("sudo systemctl stop update-agent; sudo mount /dev/vda1 /boot; \
+             f=$(ls /boot/EFI/Linux/garboard_1.1+*.efi); sudo dd if=/dev/zero of=$f bs=1M seek=1 count=4 conv=notrunc,fsync 2>/dev/null; sudo umount /boot");
+    host.cut_power();
+    host.power_on();
+    is_back(&mut host, "did not come up in 3 starts");
+}
+
+/// The gate of the image that we ship asks for Docker and etcd.
+fn does_not_come_up(unit: &str, reason: &str) {
+    let shop = Shop::of("docker");
+    let broken = format!(
+        "[[file]]\npath = \"/usr/lib/systemd/system/{unit}.d/broken.conf\"\ncontent = \"[Service]\\nExecStart=\\nExecStart=/bin/false\\n\"\n{GATE}"
+    );
+    shop.release("1.1", &broken);
+    let web = Web::serve(Path::new(&shop.path("repo")));
+    let trouble = ["boot-failed", "docker", "etcd", "Failed", "containerd"];
+    let setup = machine(&shop, &web, GATE, true, &trouble);
+    let mut host = setup.size(2, 2048).start();
+    host.wait_for("garboard: boot-complete version=1.0 slot=a");
+    host.wait_for_ssh();
+    let _ = host.run("sudo update-agent update");
+    host.wait_for(&format!("garboard: boot-failed version=1.1 slot=b reason={reason}"));
+    let failed = Instant::now();
+    is_back(&mut host, unit);
+    assert!(failed.elapsed() < Duration::from_secs(240), "back after {:?}", failed.elapsed());
+}
+
+#[test]
+#[ignore = "many boots: scripts/test-long"]
+fn a_version_whose_docker_does_not_come_up_is_given_up() {
+    does_not_come_up("docker.service", "docker.service");
+}
+
+#[test]
+#[ignore = "many boots: scripts/test-long"]
+fn a_version_whose_etcd_does_not_come_up_is_given_up() {
+    does_not_come_up("etcd.service", "etcd.service");
+}
