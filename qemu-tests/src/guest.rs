@@ -65,6 +65,12 @@ impl Setup {
         }
     }
 
+    /// The image that its disk begins as.
+    #[must_use]
+    pub fn image(&self) -> &Path {
+        &self.image
+    }
+
     /// User data on the NoCloud disk.
     #[must_use]
     pub fn user_data(mut self, text: &str) -> Self {

@@ -165,3 +165,39 @@ fn broken_units_and_a_broken_cloud_config_do_not_stop_a_boot() {
     // A unit file of any bytes.
     host.ok("sudo sh -c 'head -c 100000 /dev/urandom > /media/state/units/noise.service'; sudo systemctl daemon-reload; systemctl is-active multi-user.target");
 }
+
+/// The sections of the image's UKI, and a program to load them, go into the machine as disks.
+#[test]
+fn kexec_starts_the_loaded_kernel_without_the_firmware() {
+    let setup = Setup::of("tiny");
+    let parts = tempfile::tempdir().unwrap();
+    let part = |name: &str| parts.path().join(name).display().to_string();
+    let run = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let esp = format!("{}@@1M", setup.image().display());
+    run("mcopy", &["-n", "-o", "-i", &esp, "::EFI/Linux/garboard_1.0.0.efi", &part("uki")]);
+    for section in ["linux", "initrd", "cmdline"] {
+        run("objcopy", &["-O", "binary", "--dump-section", &format!(".{section}={}", part(section)), &part("uki"), "/dev/null"]);
+    }
+    let cmdline = String::from_utf8(std::fs::read(part("cmdline")).unwrap()).unwrap();
+    let files = [part("linux"), part("initrd"), env!("CARGO_BIN_EXE_kexec-load").to_owned()];
+    let copy = |from: String| move |path: &Path| assert!(std::fs::copy(from, path).unwrap() > 0);
+    let setup = files.iter().cloned().fold(setup, |setup, file| setup.disk(copy(file)));
+    let mut host = setup.start();
+    host.wait_for_boot();
+    host.wait_for_ssh();
+    for (disk, (file, name)) in ["vdc", "vdd", "vde"].iter().zip(files.iter().zip(["kernel", "initrd", "kexec-load"])) {
+        let size = std::fs::metadata(file).unwrap().len();
+        host.ok(&format!("sudo head -c {size} /dev/{disk} >{name}"));
+    }
+    host.ok(&format!("chmod +x kexec-load && sudo ./kexec-load kernel initrd '{}' && sync", cmdline.trim_end_matches(['\0', '\n'])));
+    let boot_id = host.ok("cat /proc/sys/kernel/random/boot_id");
+    let _ = host.run("sudo systemctl kexec");
+    host.wait_for_boot();
+    host.wait_for_ssh();
+    assert_ne!(host.ok("cat /proc/sys/kernel/random/boot_id"), boot_id);
+    assert_eq!(host.console.text().matches("BdsDxe: starting").count(), 1, "the firmware was not asked again");
+    assert_eq!(host.ok("journalctl -b -k --no-pager -o cat | grep -c 'recovery complete' || true"), "0", "state was unmounted clean");
+}
