@@ -18,6 +18,12 @@ fn machine(shop: &Shop, web: &Web, lines: &str, reboot: bool, trouble: &[&'stati
     trouble.iter().copied().fold(Setup::of_image(&image), Setup::expect_trouble).user_data(&data)
 }
 
+/// Takes 1.1 and reboots into it, which may cut the answer off.
+fn update(host: &Guest) {
+    let reply = host.run("sudo update-agent update");
+    eprintln!("update-agent update: {} {}{}", reply.code, reply.out, reply.err);
+}
+
 fn is_back(host: &mut Guest, why: &str) {
     host.wait_for("garboard: boot-complete version=1.0 slot=a");
     host.wait_for_ssh();
@@ -45,7 +51,7 @@ fn a_version_that_hangs_is_reset_by_the_watchdog_and_given_up() {
     let mut host = setup.device("i6300esb").start();
     host.wait_for("garboard: boot-complete version=1.0 slot=a");
     host.wait_for_ssh();
-    let _ = host.run("sudo update-agent update");
+    update(&host);
     host.wait_for("hanging");
     is_back(&mut host, "did not come up in 3 starts");
 }
@@ -83,7 +89,7 @@ fn does_not_come_up(unit: &str, reason: &str) {
     let mut host = setup.size(2, 2048).start();
     host.wait_for("garboard: boot-complete version=1.0 slot=a");
     host.wait_for_ssh();
-    let _ = host.run("sudo update-agent update");
+    update(&host);
     host.wait_for(&format!("garboard: boot-failed version=1.1 slot=b reason={reason}"));
     let failed = Instant::now();
     is_back(&mut host, unit);

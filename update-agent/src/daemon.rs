@@ -2,6 +2,7 @@
 //!
 //! What it is asked to do interrupts a download where that matters (pin, rollback, a bundle): the journal lets it go on later.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -66,6 +67,16 @@ pub enum Request {
 impl Request {
     fn interrupts(&self) -> bool {
         matches!(self, Self::Apply { .. } | Self::Rollback | Self::Pin { .. })
+    }
+
+    /// Whether the answer to this one is what somebody wants to know who asks meanwhile. A check does not install, and a periodic
+    /// update minds windows and waves: who asks for an update has to get one.
+    fn answers(&self, asked: &Self) -> bool {
+        match asked {
+            Self::History => true,
+            Self::Check => matches!(self, Self::Check | Self::Update { .. }),
+            asked => asked == self,
+        }
     }
 }
 
@@ -180,7 +191,7 @@ pub async fn run(mut agent: Agent, metrics_tcp: Option<std::net::SocketAddr>) ->
     let mut failures = 0_u32;
     // Not at once: a fleet that lost its power does not come back to the server in one second.
     let mut next = Instant::now() + Duration::from_secs(2 + random() % 20.min(agent.settings.interval.max(1)));
-    let mut waiting: Option<Asked> = None;
+    let mut waiting: VecDeque<Asked> = VecDeque::new();
     loop {
         agent.status.next_check = Some((agent.clock)() + next.saturating_duration_since(Instant::now()).as_secs());
         agent.publish();
@@ -191,7 +202,7 @@ pub async fn run(mut agent: Agent, metrics_tcp: Option<std::net::SocketAddr>) ->
             eprintln!("update-agent: {}; rebooting", agent.status.why);
             let _ = std::process::Command::new("/usr/bin/systemctl").arg("reboot").status();
         }
-        let (request, answer) = match waiting.take() {
+        let (request, answer) = match waiting.pop_front() {
             Some(asked) => asked,
             None if has_nothing_to_do(&mut agent) => return Ok(()),
             None => tokio::select! {
@@ -202,25 +213,25 @@ pub async fn run(mut agent: Agent, metrics_tcp: Option<std::net::SocketAddr>) ->
         };
         let periodic = request == Request::Periodic;
         let reply = {
-            let work = handle(&mut agent, request);
+            let work = handle(&mut agent, request.clone());
             tokio::pin!(work);
-            let mut backlog = Vec::new();
+            let mut same = Vec::new();
             let reply = loop {
                 tokio::select! {
                     reply = &mut work => break Some(reply),
                     asked = queue.recv() => match asked {
-                        Some(asked) if asked.0.interrupts() => { waiting = Some(asked); break None }
-                        Some(asked) => backlog.push(asked),
+                        Some(asked) if asked.0.interrupts() => { waiting.push_front(asked); break None }
+                        Some((asked, answer)) if request.answers(&asked) => same.push((asked, answer)),
+                        Some(asked) => waiting.push_back(asked),
                         None => return Ok(()),
                     },
                     _ = terminate.recv() => return Ok(()),
                 }
             };
-            // Who asked meanwhile for what was going on anyway hears how it ended.
-            for (_, answer) in backlog {
-                if let Some(answer) = answer {
-                    let _ = answer.send(reply.clone().unwrap_or_default());
-                }
+            match &reply {
+                // Who asked meanwhile for what was going on anyway hears how it ended.
+                Some(reply) => same.into_iter().filter_map(|(_, answer)| answer).for_each(|answer| drop(answer.send(reply.clone()))),
+                None => waiting.extend(same),
             }
             reply
         };
@@ -357,4 +368,19 @@ pub async fn ask(request: &Request) -> std::io::Result<Option<Reply>> {
         return Err(std::io::Error::other("the daemon ended before it had answered"));
     }
     Ok(Some(serde_json::from_str(&text)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_for_more_than_is_going_on_is_not_answered_by_it() {
+        let update = Request::Update { retry: None, downgrade: false };
+        let again = Request::Update { retry: Some("1.2".to_owned()), downgrade: false };
+        assert!(!Request::Periodic.answers(&update) && !Request::Check.answers(&update) && !update.answers(&again));
+        assert!(update.answers(&update) && update.answers(&Request::Check) && Request::Check.answers(&Request::Check));
+        assert!(!Request::Periodic.answers(&Request::Check), "it may have had nothing to do yet");
+        assert!(Request::Periodic.answers(&Request::History));
+    }
 }
