@@ -25,6 +25,7 @@ pub struct Setup {
     key: String,
     fw_cfg: Vec<(String, PathBuf)>,
     extra_disks: Vec<PathBuf>,
+    write_log: Option<PathBuf>,
     expected_trouble: Vec<&'static str>,
 }
 
@@ -54,6 +55,7 @@ impl Setup {
             key,
             fw_cfg: Vec::new(),
             extra_disks: Vec::new(),
+            write_log: None,
             expected_trouble: Vec::new(),
         }
     }
@@ -93,6 +95,13 @@ impl Setup {
         let path = self.directory.path().join(format!("extra-{}.img", self.extra_disks.len()));
         make(&path);
         self.extra_disks.push(path);
+        self
+    }
+
+    /// Logs what is written to the machine's disk from when it is switched on: see [`crate::write_log`].
+    #[must_use]
+    pub fn write_log(mut self, path: &Path) -> Self {
+        self.write_log = Some(path.to_owned());
         self
     }
 
@@ -161,6 +170,7 @@ impl Setup {
             console: Console::new(console),
             qmp: directory.join("qmp.sock"),
             expected_trouble: self.expected_trouble,
+            write_log: self.write_log,
             directory: self.directory,
             host,
             machine,
@@ -179,6 +189,7 @@ pub struct Guest {
     pub console: Console,
     qmp: PathBuf,
     expected_trouble: Vec<&'static str>,
+    write_log: Option<PathBuf>,
     directory: TempDir,
     host: Host,
     machine: Machine,
@@ -191,8 +202,14 @@ impl Guest {
     pub fn power_on(&mut self) {
         assert!(self.child.is_none(), "the machine is on already");
         let errors = File::create(self.directory.path().join("qemu-errors")).expect("a file for QEMU's errors");
+        let mut arguments = self.machine.arguments(&self.host);
+        if let Some(log) = &self.write_log {
+            File::create(log).expect("a file for the log");
+            let disk = arguments.iter_mut().find(|argument| argument.to_string_lossy().starts_with("if=none,id=disk0,"));
+            *disk.expect("the disk") = logged(&self.disk(), log).into();
+        }
         let child = Command::new(&self.host.qemu)
-            .args(self.machine.arguments(&self.host))
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(errors)
@@ -338,6 +355,15 @@ impl Drop for Guest {
             self.cut_power();
         }
     }
+}
+
+/// The value of `-drive` for a disk in QEMU's own format, with a log.
+fn logged(disk: &Path, log: &Path) -> String {
+    let file = |of: &str, path: &Path| format!("{of}.driver=file,{of}.filename={}", path.display());
+    let (disk, log) = (file("file.file", disk), file("log.file", log));
+    format!(
+        "if=none,id=disk0,driver=blklogwrites,cache=writeback,discard=unmap,file.driver=qcow2,file.discard=unmap,{disk},log.driver=raw,{log}"
+    )
 }
 
 fn default_images() -> PathBuf {
