@@ -160,7 +160,14 @@ fn mend_uki(
     if digest == Some(uki.sha256) {
         return Ok(());
     }
-    let proper = match (&name, runs || standing != Standing::Untried) {
+    // Starts are counted for what was made bootable only.
+    let counter = name.as_ref().and_then(|name| name.parse::<UkiName>().ok()).and_then(|name| name.counter);
+    let tried = counter.is_some_and(|counter| counter.done > 0);
+    if tried && counter.is_some_and(|counter| counter.left == 0) && standing == Standing::Untried && !runs {
+        // All its tries are over: the name is what tells of it, and what it had to start does not matter any more.
+        return Ok(());
+    }
+    let proper = match (&name, runs || tried || standing != Standing::Untried) {
         // Not committed: the next run of the update does it.
         (_, false) => {
             if let Some(name) = name {

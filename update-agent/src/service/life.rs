@@ -7,8 +7,10 @@ use crate::crash::disk::Disk;
 use crate::crash::fat_esp::FatEsp;
 use crate::crash::fixture::{Release, shipped};
 use crate::crash::long;
+use crate::esp::fat::Volume;
 use crate::slots::Slots;
 use crate::status::AgentState;
+use crate::target::{Area, Target};
 
 #[tokio::test]
 async fn an_update_is_found_installed_tried_and_kept() {
@@ -50,6 +52,26 @@ async fn a_version_that_crashes_is_remembered_and_a_good_one_is_taken() {
     world.machine.releases.push(good);
     assert_eq!(update(&world).await.unwrap().as_deref(), Some("1.2"));
     assert_eq!(world.machine.boots(), "1.2");
+}
+
+/// What the firmware could not even load counts its tries all the same: that is the trace of it, whatever the file holds by now.
+#[tokio::test]
+async fn a_version_that_cannot_be_loaded_is_remembered_and_not_taken_again() {
+    let world = world().await;
+    update(&world).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(world.machine.reboot(), "1.1");
+    }
+    // Damaged behind its head, which is how it got as far as the loader.
+    let volume = Volume::read(world.machine.disk).unwrap();
+    let (name, cluster) = volume.ukis().find(|uki| uki.name().contains("1.1")).map(|uki| (uki.name().to_owned(), uki.chain[9])).unwrap();
+    world.machine.disk.write(Area::Esp, volume.cluster_at(cluster), &[0; 512]).unwrap();
+    assert_eq!(name, "garboard_1.1+0-3.efi");
+    assert_eq!(world.machine.reboot(), "1.0");
+    let mut agent = world.machine.agent(&world.server.url);
+    assert!(agent.status.why.contains("did not come up in 3 starts"), "{}", agent.status.why);
+    assert_eq!(agent.update(&asked()).await.unwrap(), None);
+    assert_eq!(agent.status.wait.as_deref(), Some("failed-before"));
 }
 
 #[tokio::test]
