@@ -116,7 +116,7 @@ mod tests {
                 let packet = [&[0; 8][..], &source.octets(), &destination.octets()].concat();
                 execute(&program, &context(0x86dd), &packet)
             }
-            _ => panic!("mixed"),
+            _ => unreachable!("one of each family"),
         }
     }
 

@@ -139,8 +139,8 @@ pub fn execute(program: &[Instruction], context: &[u32], packet: &[u8]) -> bool 
                 registers[1..6].fill(0xdead);
             }
             0x95 => return registers[0] == 1,
-            other => panic!("no such instruction: {other:#x}"),
+            other => unreachable!("no such instruction: {other:#x}"),
         }
     }
-    panic!("the program does not end");
+    unreachable!("the program does not end");
 }
