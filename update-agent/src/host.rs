@@ -119,6 +119,8 @@ impl Host {
 struct Device {
     buffered: File,
     direct: Option<File>,
+    /// Where it begins in its file: 0 but where a file stands for a whole disk.
+    start: u64,
     len: u64,
 }
 
@@ -129,18 +131,18 @@ impl Device {
         let len = rustix::fs::seek(&buffered, rustix::fs::SeekFrom::End(0)).map_err(|errno| error(errno.into()))?;
         let flags = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).unwrap_or(0);
         let direct = OpenOptions::new().read(true).custom_flags(flags).open(path).ok();
-        Ok(Self { buffered, direct, len })
+        Ok(Self { buffered, direct, start: 0, len })
     }
 
     /// Reads through an aligned buffer from the medium; what is still in the cache is written out first by the kernel.
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let Some(direct) = &self.direct else { return self.buffered.read_exact_at(buffer, offset) };
+        let Some(direct) = &self.direct else { return self.buffered.read_exact_at(buffer, self.start + offset) };
         let mut bounce = vec![0_u8; BOUNCE + ALIGN as usize];
         let skip = bounce.as_ptr().align_offset(ALIGN as usize);
         let bounce = bounce.get_mut(skip..skip + BOUNCE).ok_or(io::ErrorKind::OutOfMemory)?;
         let mut done = 0;
         while done < buffer.len() {
-            let at = offset + done as u64;
+            let at = self.start + offset + done as u64;
             let start = at / ALIGN * ALIGN;
             let wanted = ((at - start) as usize + buffer.len() - done).next_multiple_of(ALIGN as usize).min(BOUNCE);
             let part = bounce.get_mut(..wanted).ok_or(io::ErrorKind::InvalidInput)?;
@@ -190,6 +192,20 @@ impl HostDisk {
         })
     }
 
+    /// A file that holds a whole disk.
+    #[cfg(test)]
+    pub fn of_file(path: &Path) -> Self {
+        let disk = Device::open(path, true).unwrap();
+        let geometry = Geometry { block_size: 512, blocks: disk.len / 512 };
+        let table = disk_layout::gpt::Gpt::read(&disk.buffered, geometry).unwrap();
+        let part = |role: PartitionRole| {
+            let range = table.partition(role.number()).unwrap();
+            Device { start: range.first * 512, len: (range.last + 1 - range.first) * 512, ..Device::open(path, true).unwrap() }
+        };
+        let both = |role: fn(SlotName) -> PartitionRole| [part(role(SlotName::A)), part(role(SlotName::B))];
+        Self { geometry, esp: part(PartitionRole::Esp), roots: both(PartitionRole::Root), verities: both(PartitionRole::Verity), disk }
+    }
+
     fn device(&self, area: Area) -> &Device {
         let pick = |pair: &'static str, slot: SlotName| match (pair, slot) {
             ("root", SlotName::A) => &self.roots[0],
@@ -220,7 +236,8 @@ impl Target for HostDisk {
     }
 
     fn write(&self, area: Area, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.device(area).buffered.write_all_at(data, offset)
+        let device = self.device(area);
+        device.buffered.write_all_at(data, device.start + offset)
     }
 
     fn sync(&self, area: Area) -> io::Result<()> {

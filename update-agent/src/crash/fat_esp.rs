@@ -1,22 +1,21 @@
-//! The ESP through `fatfs` on a recorded disk. As with the kernel's vfat, an act is several writes, and nothing orders them
+//! The ESP through `fatfs` on a recorded disk, or on any. As with the kernel's vfat, an act is several writes, and nothing orders them
 //! before the flush at its end.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use fatfs::{FileSystem, FsOptions};
 
-use super::disk::Disk;
 use crate::esp::{EspFile, EspFiles, HEAD, UKI_DIR};
 use crate::target::{Area, Target};
 
 /// The ESP as a stream.
 pub struct Window<'a> {
-    disk: &'a Disk,
+    disk: &'a dyn Target,
     at: u64,
 }
 
 impl<'a> Window<'a> {
-    pub fn new(disk: &'a Disk) -> Self {
+    pub fn new(disk: &'a dyn Target) -> Self {
         Self { disk, at: 0 }
     }
 }
@@ -52,7 +51,7 @@ impl Seek for Window<'_> {
     }
 }
 
-pub struct FatEsp<'a>(pub &'a Disk);
+pub struct FatEsp<'a>(pub &'a dyn Target);
 
 impl FatEsp<'_> {
     fn with<T>(&self, act: impl FnOnce(&fatfs::Dir<'_, Window<'_>>) -> io::Result<T>) -> io::Result<T> {

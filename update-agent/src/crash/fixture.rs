@@ -3,7 +3,7 @@
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use disk_layout::{
-    PartitionLabel, PartitionRole, SlotName, VERITY_BLOCK_SIZE, VeritySuperblock, Version, partition_type, partuuids_of_root_hash,
+    PartitionLabel, PartitionRole, SlotName, VERITY_BLOCK_SIZE, VeritySuperblock, Version, hash_area_blocks, partition_type, partuuids_of_root_hash,
 };
 use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions, format_volume};
 use ring::digest::{SHA256, digest};
@@ -17,7 +17,7 @@ use crate::recovery::Copies;
 use crate::target::{Area, Target};
 
 const MIB: u64 = 1 << 20;
-/// Blocks of a root.
+/// Blocks of a root, where its size does not matter.
 const BLOCKS: u64 = 24;
 const UKI_LEN: usize = 20 * 1024;
 /// Between two files: not in any chunk, and zeros all the same.
@@ -37,13 +37,22 @@ fn noise(seed: &str, len: usize) -> Vec<u8> {
 
 impl Release {
     pub fn new(version: &str) -> Self {
-        let mut root = noise(&format!("root {version}"), (BLOCKS * VERITY_BLOCK_SIZE) as usize);
+        Self::of_blocks(version, BLOCKS)
+    }
+
+    /// With a root of so many blocks.
+    pub fn of_blocks(version: &str, blocks: u64) -> Self {
+        let mut root = noise(&format!("root {version}"), (blocks * VERITY_BLOCK_SIZE) as usize);
         root[GAP].fill(0);
-        let superblock = VeritySuperblock { uuid: Uuid::from_u128(1), data_blocks: BLOCKS, salt: vec![7; 32] };
+        let superblock = VeritySuperblock { uuid: Uuid::from_u128(1), data_blocks: blocks, salt: vec![7; 32] };
         let hash = |data: &[u8]| digest(&SHA256, &[&superblock.salt, data].concat());
-        let mut level: Vec<u8> = root.chunks(VERITY_BLOCK_SIZE as usize).flat_map(|block| hash(block).as_ref().to_vec()).collect();
-        level.resize(VERITY_BLOCK_SIZE as usize, 0);
-        let root_hash: [u8; 32] = hash(&level).as_ref().try_into().unwrap();
+        let above = |level: &[u8]| -> Vec<u8> { level.chunks(VERITY_BLOCK_SIZE as usize).flat_map(|block| hash(block).as_ref().to_vec()).collect() };
+        let mut level = above(&root);
+        while level.len() > 32 {
+            level.resize(level.len().next_multiple_of(VERITY_BLOCK_SIZE as usize), 0);
+            level = above(&level);
+        }
+        let root_hash: [u8; 32] = level.as_slice().try_into().unwrap();
         let mut uki = format!("MZ {version} ").into_bytes();
         uki.extend(noise(&format!("uki {version}"), UKI_LEN));
         let sha256 = digest(&SHA256, &uki).as_ref().try_into().unwrap();
@@ -86,13 +95,14 @@ pub fn fresh() -> impl FnMut() -> Uuid {
     }
 }
 
-fn layout() -> Layout {
-    let root = MIB / 4;
+fn layout(blocks: u64) -> Layout {
+    let root = (blocks * VERITY_BLOCK_SIZE).max(MIB / 4);
+    let verity = (hash_area_blocks(blocks) * VERITY_BLOCK_SIZE).max(64 * 1024);
     let esp = MIB..35 * MIB;
     let a = esp.end..esp.end + root;
-    let verity_a = a.end..a.end + 64 * 1024;
+    let verity_a = a.end..a.end + verity;
     let b = verity_a.end..verity_a.end + root;
-    let verity_b = b.end..b.end + 64 * 1024;
+    let verity_b = b.end..b.end + verity;
     let state = verity_b.end..verity_b.end + 64 * 1024;
     let size = state.end + 64 * 1024;
     Layout { esp, roots: [a, b], verities: [verity_a, verity_b], state, size }
@@ -139,8 +149,8 @@ impl Seek for Whole<'_> {
 
 /// A host's disk as it was shipped: `release` in slot a, settled.
 pub fn shipped(release: &Release) -> DiskImage {
-    let disk = Disk::new(DiskImage::new(layout()));
-    let layout = layout();
+    let layout = layout(release.image.superblock.data_blocks);
+    let disk = Disk::new(DiskImage::new(layout.clone()));
     {
         let sectors = u32::try_from(layout.size / SECTOR - 1).unwrap();
         let mut whole = Whole(&disk, 0);

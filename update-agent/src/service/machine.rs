@@ -128,7 +128,10 @@ pub struct World {
 
 /// 1.0 runs, 1.1 is published.
 pub async fn world() -> World {
-    let (old, new) = (Release::new("1.0"), Release::new("1.1"));
+    world_of(Release::new("1.0"), Release::new("1.1")).await
+}
+
+pub async fn world_of(old: Release, new: Release) -> World {
     let shop = Shop::new();
     shop.publish(&new);
     let server = Server::start(shop.repository()).await;

@@ -1,9 +1,11 @@
 //! Whole updates in memory: a published repository, a web server that behaves or not, the agent, the disk, and what would boot.
 
 mod bundles;
+mod interruptions;
 mod life;
 mod machine;
 mod metadata;
+mod on_files;
 mod server;
 mod servers;
 mod shop;
