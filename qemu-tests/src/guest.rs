@@ -29,6 +29,7 @@ pub struct Setup {
     fw_cfg: Vec<(String, PathBuf)>,
     extra_disks: Vec<PathBuf>,
     devices: Vec<String>,
+    write_log: Option<PathBuf>,
     expected_trouble: Vec<&'static str>,
 }
 
@@ -61,6 +62,7 @@ impl Setup {
             fw_cfg: Vec::new(),
             extra_disks: Vec::new(),
             devices: Vec::new(),
+            write_log: None,
             expected_trouble: Vec::new(),
         }
     }
@@ -120,6 +122,13 @@ impl Setup {
     #[must_use]
     pub fn device(mut self, device: &str) -> Self {
         self.devices.push(device.to_owned());
+        self
+    }
+
+    /// Logs what is written to the machine's disk from when it is switched on: see [`crate::write_log`].
+    #[must_use]
+    pub fn write_log(mut self, path: &Path) -> Self {
+        self.write_log = Some(path.to_owned());
         self
     }
 
@@ -188,6 +197,7 @@ impl Setup {
             console: Console::new(console),
             qmp: directory.join("qmp.sock"),
             expected_trouble: self.expected_trouble,
+            write_log: self.write_log,
             directory: self.directory,
             host,
             machine,
@@ -206,6 +216,7 @@ pub struct Guest {
     pub console: Console,
     qmp: PathBuf,
     expected_trouble: Vec<&'static str>,
+    write_log: Option<PathBuf>,
     directory: TempDir,
     host: Host,
     machine: Machine,
@@ -218,8 +229,14 @@ impl Guest {
     pub fn power_on(&mut self) {
         assert!(self.child.is_none(), "the machine is on already");
         let errors = File::create(self.directory.path().join("qemu-errors")).expect("a file for QEMU's errors");
+        let mut arguments = self.machine.arguments(&self.host);
+        if let Some(log) = &self.write_log {
+            File::create(log).expect("a file for the log");
+            let disk = arguments.iter_mut().find(|argument| argument.to_string_lossy().starts_with("if=none,id=disk0,"));
+            *disk.expect("the disk") = logged(&self.disk(), log).into();
+        }
         let child = Command::new(&self.host.qemu)
-            .args(self.machine.arguments(&self.host))
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(errors)
@@ -365,6 +382,15 @@ impl Drop for Guest {
             self.cut_power();
         }
     }
+}
+
+/// The value of `-drive` for a disk in QEMU's own format, with a log.
+fn logged(disk: &Path, log: &Path) -> String {
+    let file = |of: &str, path: &Path| format!("{of}.driver=file,{of}.filename={}", path.display());
+    let (disk, log) = (file("file.file", disk), file("log.file", log));
+    format!(
+        "if=none,id=disk0,driver=blklogwrites,cache=writeback,discard=unmap,file.driver=qcow2,file.discard=unmap,{disk},log.driver=raw,{log}"
+    )
 }
 
 fn default_images() -> PathBuf {

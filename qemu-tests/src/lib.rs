@@ -12,6 +12,7 @@ mod qmp;
 mod shop;
 mod ssh;
 mod web;
+pub mod write_log;
 
 pub use console::{Console, Trouble};
 pub use guest::{Guest, Setup};

@@ -1,6 +1,6 @@
 //! From the network onto the disk in one pass: each range is verified payload by payload as it comes, decompressed and written. No more
 //! than one payload, one chunk and one piece of the network is in memory; how far it is durably on the disk is noted often
-//! enough that an interruption costs 8 MiB at most.
+//! enough that an interruption costs 8 MiB at most, with what the connection's buffers hold.
 
 use std::time::Duration;
 
@@ -14,8 +14,11 @@ use tokio::time::sleep;
 
 use crate::fetch::{Body, FetchError, Source};
 
-/// So much may be fetched twice.
-const CHECKPOINT: u64 = 8 << 20;
+/// After so many bytes it is noted how far it is. Besides these an interruption costs what was sent and not yet read, some 5 MiB on a fast line.
+const CHECKPOINT: u64 = 2 << 20;
+/// Ranges are cut so that one is at most a payload longer. The journal counts ranges: with another number here one that an older agent left is
+/// misunderstood, which the root's hash finds out, and all is fetched anew.
+const RANGE: u64 = 1 << 20;
 /// Ranges that are so near are asked for together.
 const NEAR: u64 = 32 << 10;
 /// Reading past so much is better than asking again.
@@ -102,7 +105,8 @@ impl Download {
         let bytes = source.get(&release.index.path(ObjectKind::Index), release.index.size).await?;
         release.index.verify(&bytes)?;
         let index = PackIndex::decode(&bytes, &map, &release.packs)?;
-        let plan = FetchPlan::new(&map, &index, &PlanOptions::default(), |_, chunk| parts.contains(&chunk.part));
+        let plan =
+            FetchPlan::new(&map, &index, &PlanOptions { max_len: RANGE, ..PlanOptions::default() }, |_, chunk| parts.contains(&chunk.part));
         Ok(Self { release, map, index, plan })
     }
 

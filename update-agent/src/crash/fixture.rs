@@ -3,7 +3,8 @@
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use disk_layout::{
-    PartitionLabel, PartitionRole, SlotName, VERITY_BLOCK_SIZE, VeritySuperblock, Version, hash_area_blocks, partition_type, partuuids_of_root_hash,
+    PartitionLabel, PartitionRole, SlotName, VERITY_BLOCK_SIZE, VeritySuperblock, Version, hash_area_blocks, partition_type,
+    partuuids_of_root_hash,
 };
 use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions, format_volume};
 use ring::digest::{SHA256, digest};
@@ -46,7 +47,9 @@ impl Release {
         root[GAP].fill(0);
         let superblock = VeritySuperblock { uuid: Uuid::from_u128(1), data_blocks: blocks, salt: vec![7; 32] };
         let hash = |data: &[u8]| digest(&SHA256, &[&superblock.salt, data].concat());
-        let above = |level: &[u8]| -> Vec<u8> { level.chunks(VERITY_BLOCK_SIZE as usize).flat_map(|block| hash(block).as_ref().to_vec()).collect() };
+        let above = |level: &[u8]| -> Vec<u8> {
+            level.chunks(VERITY_BLOCK_SIZE as usize).flat_map(|block| hash(block).as_ref().to_vec()).collect()
+        };
         let mut level = above(&root);
         while level.len() > 32 {
             level.resize(level.len().next_multiple_of(VERITY_BLOCK_SIZE as usize), 0);

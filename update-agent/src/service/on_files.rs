@@ -92,6 +92,13 @@ fn memory(what: &str) -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
+/// Seconds that this thread ran, and seconds that it waited for a processor, which others had.
+fn ran() -> (f64, f64) {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    let mut seconds = text.split(' ').map(|field| field.parse::<f64>().unwrap_or(0.0) / 1e9);
+    (seconds.next().unwrap(), seconds.next().unwrap())
+}
+
 /// Installs what the server offers into slot b, and says what that took: `GARBOARD_AGENT_DIRECTORY` has `disk.raw` and `root.json`.
 #[test]
 #[ignore = "scripts/bench --only update"]
@@ -104,9 +111,9 @@ fn the_agent_on_files() {
     agent.start().unwrap();
     let idle = memory("RssAnon");
     println!("agent: started");
-    let began = Instant::now();
+    let (began, (ran_before, waited_before)) = (Instant::now(), ran());
     let version = runtime.block_on(agent.update(&asked())).unwrap().unwrap();
-    let update = began.elapsed();
+    let (update, (ran, waited)) = (began.elapsed(), ran());
     let (peak, after) = (memory("VmHWM"), memory("RssAnon"));
     let root_hash = match Slots::read(&*agent.target).unwrap().get(SlotName::B) {
         Content::Image { version: of, root_hash } if *of == version => *root_hash,
@@ -116,5 +123,8 @@ fn the_agent_on_files() {
     assert!(crate::verity::verifies(&*agent.target, SlotName::B, &root_hash).unwrap());
     let read_back = began.elapsed();
     let (update, read_back, file) = (update.as_secs_f64(), read_back.as_secs_f64(), memory("RssFile"));
-    println!("agent: update={update:.3} read_back={read_back:.3} peak_kib={peak} idle_kib={idle} after_kib={after} file_kib={file}");
+    let (ran, waited) = (ran - ran_before, waited - waited_before);
+    println!(
+        "agent: update={update:.3} ran={ran:.3} waited={waited:.3} read_back={read_back:.3} peak_kib={peak} idle_kib={idle} after_kib={after} file_kib={file}"
+    );
 }

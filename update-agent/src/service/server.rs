@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 
 /// What it does to requests for packs; metadata and maps are served well unless `everything`.
 #[derive(Clone, Debug, Default)]
@@ -54,7 +54,11 @@ pub struct Server {
 impl Server {
     /// Serves a directory on loopback until the runtime ends.
     pub async fn start(directory: PathBuf) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        // What has not left the server was not fetched.
+        socket.set_send_buffer_size(256 << 10).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(64).unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let shared = Arc::new(Mutex::new(Shared::default()));
         let of_server = Arc::clone(&shared);
