@@ -14,11 +14,11 @@ use tokio::time::sleep;
 
 use crate::fetch::{Body, FetchError, Source};
 
-/// After so many bytes it is noted how far it is. Besides these an interruption costs what was sent and not yet read, some 5 MiB on a fast line.
-const CHECKPOINT: u64 = 2 << 20;
+/// After so many bytes it is noted how far it is. Besides these an interruption costs what the buffers of the connection held.
+const CHECKPOINT: u64 = 4 << 20;
 /// Ranges are cut so that one is at most a payload longer. The journal counts ranges: with another number here one that an older agent left is
 /// misunderstood, which the root's hash finds out, and all is fetched anew.
-const RANGE: u64 = 1 << 20;
+const RANGE: u64 = 512 << 10;
 /// Ranges that are so near are asked for together.
 const NEAR: u64 = 32 << 10;
 /// Reading past so much is better than asking again.
