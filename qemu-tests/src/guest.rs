@@ -262,6 +262,18 @@ impl Guest {
         }
     }
 
+    /// Waits until the firmware has started something so many times since the machine was switched on.
+    ///
+    /// # Panics
+    /// When it does not, or the machine ends before.
+    pub fn wait_for_starts(&mut self, times: usize) {
+        let patience = self.patience();
+        while self.console.text().matches("BdsDxe: starting").count() < times {
+            assert!(!patience.is_over(), "not started {times} times {patience}:\n{}", self.console.tail());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// Begins to wait for something of this machine.
     fn patience(&self) -> Patience {
         Patience::with(self.child.as_ref().map(Child::id))
