@@ -167,16 +167,16 @@ fn a_restriction_that_would_be_lost_refuses_the_unit() {
     let refused = |text: &str| one(&format!("[Service]\nExecStart=/bin/a\n{text}\n")).refusal().is_some();
     assert!(refused("RestrictFileSystems=ext4"));
     assert!(!refused("SystemCallFilter=@system-service"));
-    assert!(refused("DynamicUser=yes"));
-    assert!(refused("IPAddressDeny=any"));
+    assert!(refused("RootDirectory=/srv/root"));
+    assert!(refused("RestrictNetworkInterfaces=lo"));
     assert!(refused("ProtectSystem=perhaps"), "a value that is lost");
     assert!(refused("User=%z"));
-    assert!(!refused("DynamicUser=no"));
+    assert!(!refused("DelegateNamespaces="));
     assert!(!refused("RestrictFileSystems=ext4\nRestrictFileSystems="));
     assert!(!refused("AppArmorProfile=-optional"));
     assert!(!refused("User=core\nPrivateTmp=yes\nCapabilityBoundingSet=CAP_NET_ADMIN"));
     assert!(!refused("RestrictFileSystems=ext4\nX-Init-Allow-Unsupported=RestrictFileSystems"));
-    assert!(refused("RestrictFileSystems=ext4\nX-Init-Allow-Unsupported=DynamicUser"));
+    assert!(refused("RestrictFileSystems=ext4\nX-Init-Allow-Unsupported=RootDirectory"));
     let unit =
         load(MemorySource::default().file(&format!("{LIB}/a.service"), b"[Service]\nExecStart=/bin/a\nUser=\xff\n".to_vec()), "a.service");
     assert!(unit.refusal().is_some(), "a line that is no text");
