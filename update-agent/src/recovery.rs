@@ -148,11 +148,11 @@ fn mend_uki(
     said: &mut Vec<String>,
 ) -> Result<(), CommitError> {
     let volume = Volume::read(target)?;
-    let name = volume
-        .ukis()
-        .map(FatFile::name)
-        .find(|name| name.parse::<UkiName>().is_ok_and(|name| name.version == uki.version))
-        .map(str::to_owned);
+    let parsed = |file: &FatFile| Some((file.name().to_owned(), file.name().parse::<UkiName>().ok()?));
+    let (name, counter) = match volume.ukis().filter_map(parsed).find(|(_, name)| name.version == uki.version) {
+        Some((name, parsed)) => (Some(name), parsed.counter),
+        None => (None, None),
+    };
     let digest = match &name {
         Some(name) => digest_on_disk(target, name, None)?,
         None => None,
@@ -161,7 +161,6 @@ fn mend_uki(
         return Ok(());
     }
     // Starts are counted for what was made bootable only.
-    let counter = name.as_ref().and_then(|name| name.parse::<UkiName>().ok()).and_then(|name| name.counter);
     let tried = counter.is_some_and(|counter| counter.done > 0);
     if tried && counter.is_some_and(|counter| counter.left == 0) && standing == Standing::Untried && !runs {
         // All its tries are over: the name is what tells of it, and what it had to start does not matter any more.

@@ -61,9 +61,12 @@ impl Cgroups {
     pub fn make(&self, relative: &str, config: Option<&CgroupConfig>, owner: Option<(u32, u32)>) -> io::Result<OwnedFd> {
         let mut path = self.root.clone();
         let mut parts = relative.split('/').filter(|part| !part.is_empty()).peekable();
+        let mut fresh = false;
         while let Some(part) = parts.next() {
             path.push(part);
-            match std::fs::create_dir(&path) {
+            let made = std::fs::create_dir(&path);
+            fresh = made.is_ok();
+            match made {
                 Ok(()) if parts.peek().is_some() => enable_controllers(&path),
                 Err(why) if why.kind() != io::ErrorKind::AlreadyExists => return Err(why),
                 _ => {}
@@ -72,7 +75,7 @@ impl Cgroups {
         let group = open(&path)?;
         if let Some(config) = config {
             self.apply(&path, config);
-            cgroup_filters::lay(&group, config)?;
+            cgroup_filters::lay(&group, config, fresh)?;
             if config.delegate != Delegate::No {
                 delegate(&path, owner);
             }

@@ -60,18 +60,19 @@ pub fn program(config: &CgroupConfig, numbers: &dyn Numbers) -> Option<io::Resul
     if config.device_policy == DevicePolicy::Auto && config.device_allow.is_empty() {
         return None;
     }
+    let drivers = numbers.drivers();
     let mut allowed = Vec::new();
     if config.device_policy != DevicePolicy::Strict {
         let rule = |device: &str, mknod| DeviceRule { device: device.to_owned(), read: true, write: true, mknod };
         let pseudo = PSEUDO.into_iter().map(|path| rule(path, true)).chain([rule("char-pts", false)]);
-        allowed.extend(pseudo.flat_map(|rule| numbers_of(&rule, numbers)));
+        allowed.extend(pseudo.flat_map(|rule| numbers_of(&rule, numbers, &drivers)));
     }
-    allowed.extend(config.device_allow.iter().flat_map(|rule| numbers_of(rule, numbers)));
+    allowed.extend(config.device_allow.iter().flat_map(|rule| numbers_of(rule, numbers, &drivers)));
     Some(assemble(&allowed))
 }
 
 /// A node that is not there, or a driver that is not loaded, allows nothing.
-fn numbers_of(rule: &DeviceRule, numbers: &dyn Numbers) -> Vec<Allowed> {
+fn numbers_of(rule: &DeviceRule, numbers: &dyn Numbers, drivers: &str) -> Vec<Allowed> {
     let rights = u32::from(rule.mknod) | u32::from(rule.read) << 1 | u32::from(rule.write) << 2;
     let group =
         [("char-", CHARACTER), ("block-", BLOCK)].into_iter().find_map(|(prefix, kind)| Some((rule.device.strip_prefix(prefix)?, kind)));
@@ -79,7 +80,7 @@ fn numbers_of(rule: &DeviceRule, numbers: &dyn Numbers) -> Vec<Allowed> {
         let node = numbers.node(&rule.device);
         return node.map(|(kind, major, minor)| Allowed { kind, major, minor: Some(minor), rights }).into_iter().collect();
     };
-    let majors = majors(&numbers.drivers(), kind, pattern);
+    let majors = majors(drivers, kind, pattern);
     majors.into_iter().map(|major| Allowed { kind, major, minor: None, rights }).collect()
 }
 

@@ -16,11 +16,11 @@ use unit_files::resources::CgroupConfig;
 use self::addresses::Direction;
 use crate::sys::bpf::{self, Hook};
 
-/// Lays a unit's filters on its group, in place of those of an earlier run.
+/// Lays a unit's filters on its group, in place of those of an earlier run; a group that was just made (`fresh`) has none.
 ///
 /// # Errors
 /// When the kernel refuses; the message names the directive.
-pub fn lay(group: &impl AsFd, config: &CgroupConfig) -> io::Result<()> {
+pub fn lay(group: &impl AsFd, config: &CgroupConfig, fresh: bool) -> io::Result<()> {
     let addresses = |direction| addresses::program(&config.ip_address_allow, &config.ip_address_deny, direction);
     let filters = [
         (Hook::Device, "DeviceAllow=", devices::program(config, &devices::Host)),
@@ -28,13 +28,11 @@ pub fn lay(group: &impl AsFd, config: &CgroupConfig) -> io::Result<()> {
         (Hook::Egress, "IPAddressDeny=", addresses(Direction::Egress)),
     ];
     for (hook, directive, program) in filters {
-        let Some(program) = program else {
-            // Nothing to take off is the usual case, a kernel without BPF another.
-            let _ = bpf::detach_all(group, hook);
-            continue;
-        };
+        let clean = if fresh { Ok(()) } else { bpf::detach_all(group, hook) };
+        // Where nothing is to be laid, a kernel without BPF is as good as another.
+        let Some(program) = program else { continue };
         let laid = program.and_then(|program| {
-            bpf::detach_all(group, hook)?;
+            clean?;
             bpf::attach(group, hook, &bpf::load(hook, &program)?)
         });
         laid.map_err(|why| io::Error::new(why.kind(), format!("cannot set {directive}: {why}")))?;
