@@ -6,14 +6,21 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::inotify;
 
 use crate::engine::client;
 use crate::engine::protocol::Request;
 use crate::logs::config::time_span;
 use crate::sys;
+
+/// How long a device may be missing at a start before a word is said of it.
+const SILENT_WAIT: Duration = Duration::from_secs(60);
 
 /// What the files say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,27 +86,56 @@ impl Settings {
 pub fn main(_args: &[String]) -> ExitCode {
     let settings = Settings::load(Path::new("/"));
     let Some(runtime) = settings.runtime else { return ExitCode::SUCCESS };
-    let mut device = match OpenOptions::new().write(true).open(&settings.device) {
-        Ok(device) => device,
+    let Ok(signals) = sys::process::signal_fd(&[libc::SIGTERM, libc::SIGINT]) else { return ExitCode::FAILURE };
+    let mut device = match open_once_there(&settings.device, &signals, SILENT_WAIT) {
+        Ok(Some(device)) => device,
+        Ok(None) => return ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("<3>watchdog: cannot open {}: {why}; RuntimeWatchdogSec= has no effect", settings.device.display());
             return ExitCode::FAILURE;
         }
     };
-    let Ok(signals) = sys::process::signal_fd(&[libc::SIGTERM, libc::SIGINT]) else { return ExitCode::FAILURE };
     let granted = set_timeout(&device, runtime);
     eprintln!("<6>watchdog: {} resets the machine when PID 1 is silent for {} s", settings.device.display(), granted.as_secs());
     let _ = crate::notify::notify("READY=1", None);
-    let told = keep_quiet(&mut device, granted, pid1_answers, |longest| {
-        let timeout = rustix::event::Timespec { tv_sec: longest.as_secs().cast_signed(), tv_nsec: longest.subsec_nanos().into() };
-        let mut fds = [rustix::event::PollFd::new(&signals, rustix::event::PollFlags::IN)];
-        rustix::event::poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0)
-    });
+    let told = keep_quiet(&mut device, granted, pid1_answers, |longest| readable(&[&signals], Some(longest)) == Some(0));
     // Closed without the letter that would switch it off: it goes on, and the shutdown has this long.
     let left = set_timeout(&device, settings.reboot);
     let _ = device.write_all(&[0]);
     eprintln!("<6>watchdog: {} s are left for the shutdown", left.as_secs());
     if told { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Opens the device as soon as there is one: its driver is loaded while others already start. `None`: told to end before that.
+/// After `silent` it says once that it waits.
+fn open_once_there(path: &Path, signals: &OwnedFd, silent: Duration) -> std::io::Result<Option<File>> {
+    let created = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+    inotify::add_watch(&created, path.parent().unwrap_or(Path::new("/")), inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO)?;
+    let mut timeout = Some(silent);
+    loop {
+        match OpenOptions::new().write(true).open(path) {
+            Err(why) if why.kind() == std::io::ErrorKind::NotFound => {}
+            opened => return opened.map(Some),
+        }
+        match readable(&[signals, &created], timeout) {
+            Some(0) => return Ok(None),
+            Some(_) => {
+                let _ = rustix::io::read(&created, &mut [0; 4096]);
+            }
+            None => {
+                timeout = None;
+                eprintln!("<4>watchdog: there is no {} yet: RuntimeWatchdogSec= has no effect until its driver is loaded", path.display());
+            }
+        }
+    }
+}
+
+/// The first of these that can be read; `None` after the time.
+fn readable(fds: &[&OwnedFd], within: Option<Duration>) -> Option<usize> {
+    let timeout = within.map(|time| Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() });
+    let mut fds: Vec<PollFd> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+    rustix::event::poll(&mut fds, timeout.as_ref()).ok()?;
+    fds.iter().position(|fd| !fd.revents().is_empty())
 }
 
 /// Writes while `alive`, and ends when `wait`, which waits for a time, says that a signal has come; false when the device is gone.
@@ -156,6 +192,26 @@ mod tests {
         assert_eq!(settings.device, Path::new("/dev/watchdog1"));
         std::fs::write(directory.join("20.conf"), "[Manager]\nRuntimeWatchdogSec=off\n").unwrap();
         assert_eq!(Settings::load(root.path()).runtime, None);
+    }
+
+    #[test]
+    fn a_device_that_comes_late_is_opened_then_and_an_end_is_heard_meanwhile() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("watchdog0");
+        let signals = || rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
+        let late = path.clone();
+        let driver = std::thread::spawn(move || {
+            std::fs::write(late.with_extension("other"), "").unwrap();
+            std::thread::sleep(Duration::from_millis(50));
+            std::fs::write(late, "").unwrap();
+        });
+        assert!(open_once_there(&path, &signals(), Duration::from_millis(5)).unwrap().is_some());
+        driver.join().unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let told = signals();
+        rustix::io::write(&told, &1_u64.to_ne_bytes()).unwrap();
+        assert!(open_once_there(&path, &told, Duration::from_secs(60)).unwrap().is_none());
+        assert!(open_once_there(&directory.path().join("no/such"), &told, Duration::from_secs(60)).is_err());
     }
 
     #[test]

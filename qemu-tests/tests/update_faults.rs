@@ -40,8 +40,8 @@ fn a_version_that_hangs_is_reset_by_the_watchdog_and_given_up() {
     let shop = Shop::new();
     let watchdog = "[[file]]\npath = \"/etc/systemd/system.conf.d/watchdog.conf\"\ncontent = \"[Manager]\\nRuntimeWatchdogSec=10\\n\"\n";
     let hang = "[units]\nenable = [\"hang.service\"]\n[[file]]\npath = \"/usr/lib/systemd/system/hang.service\"\ncontent = \"\"\"\n\
-                [Unit]\nAfter=garboard-watchdog.service\n[Service]\nCPUSchedulingPolicy=fifo\nCPUSchedulingPriority=99\n\
-                ExecStart=/bin/bash -c 'sleep 10; mount -t debugfs none /sys/kernel/debug; echo 0 >/sys/kernel/debug/sched/fair_server/cpu0/runtime; \
+                [Service]\nCPUSchedulingPolicy=fifo\nCPUSchedulingPriority=99\n\
+                ExecStart=/bin/bash -c 'until grep -qx active /sys/class/watchdog/watchdog0/state; do sleep 1; done; sleep 10; mount -t debugfs none /sys/kernel/debug; echo 0 >/sys/kernel/debug/sched/fair_server/cpu0/runtime; \
                 echo -1 >/proc/sys/kernel/sched_rt_runtime_us; echo 0 >/proc/sys/kernel/soft_watchdog; echo \"<2>hanging\" >/dev/kmsg; \
                 while :; do :; done'\n[Install]\nWantedBy=multi-user.target\n\"\"\"\n";
     // It hangs while its health is still watched; later, it would be a good version that hangs.
