@@ -1,5 +1,4 @@
 //! `recipes/tiny` as a machine: boot, state, the reaper, units that misbehave, and power that fails.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::os::unix::fs::FileExt;
 use std::path::Path;

@@ -1,5 +1,4 @@
 //! `recipes/docker` as a machine: what the README promises a person can do with it.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use qemu_tests::{Guest, Setup};
 

@@ -1,5 +1,4 @@
 //! Each source of a cloud-config, and what a cloud-config can ask for.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::fs::File;
 use std::io::Write;

@@ -1,6 +1,5 @@
 //! New versions that are bad in ways of their own: a machine that hangs, a kernel that the firmware cannot load, Docker or etcd that
 //! never come up. Each time the machine is back on the version before by itself. `make test-long`.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -1,6 +1,5 @@
 //! Power cuts at and between the flushes of a real update: a machine's writes are logged by QEMU while it updates itself and starts the new
 //! version, the kernel's own vfat and ext4 writes among them; then the log is cut at many places, and each disk is asked what it boots.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::cmp::Reverse;
 use std::collections::HashMap;

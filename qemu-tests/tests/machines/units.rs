@@ -1,6 +1,5 @@
 //! Unit files as people bring them, on a whole machine: every `Type=`, sockets, timers, paths, templates, sidekicks; what is logged when
 //! the power fails; a unit that will not stop.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::time::{Duration, Instant};
 
