@@ -1,0 +1,226 @@
+//! The value of a group's semaphore and its transitions: pure functions from value to value. `format` says how a value is stored.
+//!
+//! Each change raises `generation`; a holder's `fence` is the generation it was granted at, never used twice: a host that comes back finds
+//! its record with its own fence, or has lost the lock.
+
+mod format;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::LockError;
+use crate::keys::{Group, check_id, shortened};
+
+/// The most slots a group can have: its value must stay far below what etcd takes in one request (1.5 MiB).
+pub const MAX_SLOTS: u32 = 1000;
+const MAX_TEXT: usize = 200;
+
+/// What a lock was taken for: it decides who gives it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// To boot another version: given back when the host is healthy in it.
+    Update,
+    /// To boot again: given back when the host is healthy after that.
+    Reboot,
+    /// By a person: given back by a person.
+    Manual,
+    /// By a FleetLock client, which gives it back itself.
+    FleetLock,
+}
+
+/// A host that has a slot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Holder {
+    /// Its identity: the machine id, or what a FleetLock client calls itself.
+    pub id: String,
+    /// For people.
+    pub hostname: String,
+    /// The boot that took the lock; empty for FleetLock.
+    pub boot_id: String,
+    /// What for.
+    pub purpose: Purpose,
+    /// Why, for people.
+    pub reason: String,
+    /// The version that it wants to boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// When it got the slot, in seconds since 1970 by its own clock: to show, never to decide.
+    pub since: u64,
+    /// The generation at which it got the slot.
+    pub fence: u64,
+    /// It may be removed once its timer key is gone (`expire-after=`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub expires: bool,
+}
+
+/// What a host says when it asks for a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// See [`Holder::id`].
+    pub id: String,
+    /// See [`Holder::hostname`].
+    pub hostname: String,
+    /// See [`Holder::boot_id`].
+    pub boot_id: String,
+    /// See [`Holder::purpose`].
+    pub purpose: Purpose,
+    /// See [`Holder::reason`]; cut to 200 characters.
+    pub reason: String,
+    /// See [`Holder::version`].
+    pub version: Option<String>,
+}
+
+/// The slots of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Semaphore {
+    /// How many hosts may hold it.
+    pub max: u32,
+    /// Raised by each change.
+    pub generation: u64,
+    /// Who holds it, in the order they got it. More than `max` only after `max` was lowered.
+    pub holders: Vec<Holder>,
+}
+
+/// What became of a host's lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing<'a> {
+    /// It has it.
+    Held(&'a Holder),
+    /// It has none.
+    NotHeld,
+    /// It has one, but not the one it took: that was lost, and this one is of another try.
+    Other(&'a Holder),
+}
+
+impl Default for Semaphore {
+    fn default() -> Self {
+        Self { max: 1, generation: 0, holders: Vec::new() }
+    }
+}
+
+impl Semaphore {
+    /// The record of a host.
+    #[must_use]
+    pub fn holder(&self, id: &str) -> Option<&Holder> {
+        self.holders.iter().find(|holder| holder.id == id)
+    }
+
+    /// Slots that nobody has.
+    #[must_use]
+    pub fn free(&self) -> u32 {
+        self.max.saturating_sub(u32::try_from(self.holders.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Whether `id` still has the lock that it took at `fence`.
+    #[must_use]
+    pub fn standing(&self, id: &str, fence: u64) -> Standing<'_> {
+        match self.holder(id) {
+            None => Standing::NotHeld,
+            Some(holder) if holder.fence == fence => Standing::Held(holder),
+            Some(holder) => Standing::Other(holder),
+        }
+    }
+
+    /// The same with a new generation: written, it makes whatever was decided on the old value fail.
+    #[must_use]
+    pub fn touched(&self) -> Self {
+        Self { generation: self.generation.saturating_add(1), ..self.clone() }
+    }
+
+    /// Gives a slot to a host. A host that has one keeps it, with its fence, for what it wants now: asking again is never refused, and raises the
+    /// generation all the same, so that an unlock still under way from before fails. A lock taken by hand stays one.
+    ///
+    /// # Errors
+    /// [`LockError::Full`], or [`LockError::BadId`].
+    pub fn lock(&self, group: &Group, claim: &Claim, now: u64, expires: bool) -> Result<Self, LockError> {
+        check_id(&claim.id)?;
+        let mut next = self.touched();
+        let fence = next.generation;
+        if let Some(holder) = next.holders.iter_mut().find(|holder| holder.id == claim.id) {
+            let by_hand = holder.purpose == Purpose::Manual && claim.purpose != Purpose::Manual;
+            let kept = Holder { since: holder.since, fence: holder.fence, ..record(claim, now, fence, expires) };
+            *holder =
+                if by_hand { Holder { purpose: Purpose::Manual, reason: holder.reason.clone(), expires: false, ..kept } } else { kept };
+            return Ok(next);
+        }
+        if self.free() == 0 {
+            return Err(LockError::Full { group: group.to_string(), max: self.max, holders: self.names() });
+        }
+        next.holders.push(record(claim, now, fence, expires));
+        Ok(next)
+    }
+
+    /// Takes the slot of a host back; `None` when it has none. With a fence, only the lock that was taken at it.
+    ///
+    /// # Errors
+    /// [`LockError::Lost`] when the host has another lock than the one meant.
+    pub fn unlock(&self, group: &Group, id: &str, fence: Option<u64>) -> Result<Option<Self>, LockError> {
+        match (self.holder(id), fence) {
+            (None, _) => Ok(None),
+            (Some(holder), Some(fence)) if holder.fence != fence => {
+                Err(LockError::Lost { group: group.to_string(), id: id.to_owned(), fence })
+            }
+            (Some(_), _) => {
+                let mut next = self.touched();
+                next.holders.retain(|holder| holder.id != id);
+                Ok(Some(next))
+            }
+        }
+    }
+
+    /// Changes the number of slots; those who hold one keep it.
+    ///
+    /// # Errors
+    /// [`LockError::BadMax`] for 0 and for more than [`MAX_SLOTS`].
+    pub fn set_max(&self, max: u32) -> Result<Self, LockError> {
+        if max == 0 || max > MAX_SLOTS {
+            return Err(LockError::BadMax { max });
+        }
+        Ok(Self { max, ..self.touched() })
+    }
+
+    /// Removes the holders whose time has run out, which `timer_runs` tells by their fence; `None` when there are none.
+    #[must_use]
+    pub fn expire(&self, timer_runs: impl Fn(u64) -> bool) -> Option<(Self, Vec<Holder>)> {
+        let (gone, kept): (Vec<Holder>, Vec<Holder>) =
+            self.holders.iter().cloned().partition(|holder| holder.expires && !timer_runs(holder.fence));
+        if gone.is_empty() { None } else { Some((Self { holders: kept, ..self.touched() }, gone)) }
+    }
+
+    /// The holders for a message: a few names.
+    #[must_use]
+    pub fn names(&self) -> String {
+        const SHOWN: usize = 3;
+        let mut names: Vec<&str> = self
+            .holders
+            .iter()
+            .take(SHOWN)
+            .map(|holder| if holder.hostname.is_empty() { &holder.id } else { &holder.hostname }.as_str())
+            .collect();
+        let more = self.holders.len().saturating_sub(SHOWN);
+        let tail = format!("{more} more");
+        if more > 0 {
+            names.push(&tail);
+        }
+        names.join(", ")
+    }
+}
+
+fn record(claim: &Claim, now: u64, fence: u64, expires: bool) -> Holder {
+    Holder {
+        id: claim.id.clone(),
+        hostname: shortened(&claim.hostname, 64),
+        boot_id: shortened(&claim.boot_id, 64),
+        purpose: claim.purpose,
+        reason: shortened(&claim.reason, MAX_TEXT),
+        version: claim.version.as_deref().map(|version| shortened(version, 64)),
+        since: now,
+        fence,
+        // What a person took, a person gives back.
+        expires: expires && claim.purpose != Purpose::Manual,
+    }
+}
+
+#[cfg(test)]
+mod tests;
