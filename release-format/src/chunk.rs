@@ -23,20 +23,19 @@ pub struct Write<'a> {
     pub data: &'a [u8],
 }
 
-/// Turns payloads into writes. Holds one chunk and a decompressor, under 512 KiB in all.
+/// Turns payloads into writes, two at a time where there are two: decompressing and hashing is most of the work of an update. Holds two
+/// chunks and their decompressors, under 1 MiB in all.
 pub struct ChunkDecoder {
-    zstd: Decompressor<'static>,
-    buffer: Box<[u8]>,
+    lanes: [Lane; 2],
 }
 
 impl ChunkDecoder {
     /// Allocates all that it will ever need.
     ///
     /// # Errors
-    /// When the decompressor cannot be made.
+    /// When the decompressors cannot be made.
     pub fn new() -> Result<Self, FormatError> {
-        let zstd = Decompressor::new().map_err(|_| FormatError::Compression("decompressor"))?;
-        Ok(Self { zstd, buffer: vec![0; CHUNK as usize].into_boxed_slice() })
+        Ok(Self { lanes: [Lane::new()?, Lane::new()?] })
     }
 
     /// Checks a payload, decompresses it and checks the chunk.
@@ -44,6 +43,64 @@ impl ChunkDecoder {
     /// # Errors
     /// When the payload or the chunk is not the one that index or map name.
     pub fn decode(&mut self, map: &ContentMap, index: &PackIndex, chunk: u32, payload: &[u8]) -> Result<Write<'_>, FormatError> {
+        let [lane, _] = &mut self.lanes;
+        lane.decode(map, index, chunk, payload)
+    }
+
+    /// The same for two, the second in a thread of its own.
+    fn decode_both<'a>(
+        &'a mut self,
+        map: &ContentMap,
+        index: &PackIndex,
+        (first, first_payload): (u32, &[u8]),
+        (second, second_payload): (u32, &[u8]),
+    ) -> [Result<Write<'a>, FormatError>; 2] {
+        let [lane, other] = &mut self.lanes;
+        let (this, side) = std::thread::scope(|scope| {
+            let side = std::thread::Builder::new().stack_size(SIDE_STACK);
+            let side = side.spawn_scoped(scope, || other.check(map, index, second, second_payload));
+            let this = lane.check(map, index, first, first_payload);
+            (this, side.map(std::thread::ScopedJoinHandle::join))
+        });
+        let side = match side {
+            Ok(joined) => joined.unwrap_or(Err(FormatError::Compression("chunk"))),
+            // No thread is to be had: one after the other.
+            Err(_) => other.check(map, index, second, second_payload),
+        };
+        [this.map(|place| lane.write(first, &place)), side.map(|place| other.write(second, &place))]
+    }
+
+    /// A chunk of zeros, which has no payload.
+    ///
+    /// # Errors
+    /// When the index has a payload for it, or the map other bytes.
+    pub fn zero(&mut self, map: &ContentMap, index: &PackIndex, chunk: u32) -> Result<Write<'_>, FormatError> {
+        self.decode(map, index, chunk, &[])
+    }
+}
+
+/// Nothing deep is called there.
+const SIDE_STACK: usize = 256 << 10;
+
+/// One decompressor and the chunk that it fills.
+struct Lane {
+    zstd: Decompressor<'static>,
+    buffer: Box<[u8]>,
+}
+
+impl Lane {
+    fn new() -> Result<Self, FormatError> {
+        let zstd = Decompressor::new().map_err(|_| FormatError::Compression("decompressor"))?;
+        Ok(Self { zstd, buffer: vec![0; CHUNK as usize].into_boxed_slice() })
+    }
+
+    fn decode(&mut self, map: &ContentMap, index: &PackIndex, chunk: u32, payload: &[u8]) -> Result<Write<'_>, FormatError> {
+        let place = self.check(map, index, chunk, payload)?;
+        Ok(self.write(chunk, &place))
+    }
+
+    /// Fills the buffer with the verified chunk.
+    fn check(&mut self, map: &ContentMap, index: &PackIndex, chunk: u32, payload: &[u8]) -> Result<Chunk, FormatError> {
         let (Some(place), Some(entry)) = (map.chunk(chunk), index.entry(chunk)) else { return Err(FormatError::NoChunk(chunk)) };
         if payload.len() != entry.len as usize {
             return Err(FormatError::PayloadLength { chunk, len: payload.len() as u64 });
@@ -67,15 +124,7 @@ impl ChunkDecoder {
         if Digest::of(to) != place.digest {
             return Err(FormatError::ChunkDigest { chunk });
         }
-        Ok(self.write(chunk, &place))
-    }
-
-    /// A chunk of zeros, which has no payload.
-    ///
-    /// # Errors
-    /// When the index has a payload for it, or the map other bytes.
-    pub fn zero(&mut self, map: &ContentMap, index: &PackIndex, chunk: u32) -> Result<Write<'_>, FormatError> {
-        self.decode(map, index, chunk, &[])
+        Ok(place)
     }
 
     fn write(&mut self, chunk: u32, place: &Chunk) -> Write<'_> {
@@ -103,6 +152,8 @@ pub struct RangeDecoder<'a> {
     end: u64,
     /// The beginning of the next payload.
     payload: Vec<u8>,
+    /// A chunk whose payload is here, and which waits for another one to be decoded beside.
+    waiting: Option<(u32, Vec<u8>)>,
 }
 
 impl<'a> RangeDecoder<'a> {
@@ -110,7 +161,7 @@ impl<'a> RangeDecoder<'a> {
     #[must_use]
     pub fn new(map: &'a ContentMap, index: &'a PackIndex, fetch: &'a Fetch, decoder: &'a mut ChunkDecoder) -> Self {
         let chunks = fetch.chunks.iter().peekable();
-        Self { map, index, chunks, decoder, at: fetch.offset, end: fetch.offset + fetch.len, payload: Vec::new() }
+        Self { map, index, chunks, decoder, at: fetch.offset, end: fetch.offset + fetch.len, payload: Vec::new(), waiting: None }
     }
 
     /// Takes the next bytes, of any number.
@@ -134,14 +185,36 @@ impl<'a> RangeDecoder<'a> {
             if self.payload.len() < next.len as usize {
                 return Ok(());
             }
+            self.chunks.next();
+            let payload = std::mem::take(&mut self.payload);
             // Equal chunks have one payload.
-            let (offset, len) = (next.offset, next.len);
-            while let Some(same) = self.chunks.next_if(|next| (next.offset, next.len) == (offset, len)) {
-                write(self.decoder.decode(self.map, self.index, same.chunk, &self.payload)?)?;
+            while let Some(same) = self.chunks.next_if(|same| (same.offset, same.len) == (next.offset, next.len)) {
+                self.decode(same.chunk, payload.clone(), write)?;
             }
-            self.payload.clear();
+            self.decode(next.chunk, payload, write)?;
+        }
+        if let Some((chunk, payload)) = self.waiting.take() {
+            write(self.decoder.decode(self.map, self.index, chunk, &payload)?)?;
         }
         self.at += rest.len() as u64;
+        Ok(())
+    }
+
+    fn decode<E: From<FormatError>>(
+        &mut self,
+        chunk: u32,
+        payload: Vec<u8>,
+        write: &mut impl FnMut(Write<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Some((first, first_payload)) = self.waiting.take() else {
+            self.waiting = Some((chunk, payload));
+            return Ok(());
+        };
+        for decoded in self.decoder.decode_both(self.map, self.index, (first, &first_payload), (chunk, &payload)) {
+            write(decoded?)?;
+        }
+        self.payload = payload;
+        self.payload.clear();
         Ok(())
     }
 
