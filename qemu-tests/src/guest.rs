@@ -268,10 +268,16 @@ impl Guest {
     /// When it does not, or the machine ends before.
     pub fn wait_for_starts(&mut self, times: usize) {
         let patience = self.patience();
-        while self.console.text().matches("BdsDxe: starting").count() < times {
+        while self.starts() < times {
             assert!(!patience.is_over(), "not started {times} times {patience}:\n{}", self.console.tail());
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// How often the firmware started something since the power was switched on.
+    #[must_use]
+    pub fn starts(&self) -> usize {
+        self.console.text().matches("BdsDxe: starting").count()
     }
 
     /// Begins to wait for something of this machine.

@@ -69,8 +69,15 @@ impl Shop {
     /// Publishes a version that was built, in channel `stable`.
     #[allow(clippy::missing_panics_doc)]
     pub fn publish(&self, version: &str) {
+        self.publish_with(version, &[]);
+    }
+
+    /// The same with more options.
+    #[allow(clippy::missing_panics_doc)]
+    pub fn publish_with(&self, version: &str, options: &[&str]) {
         let (out, repo, keys) = (self.path(&format!("out-{version}")), self.path("repo"), self.path("keys"));
-        self.garboard(&["publish", &out, "--repo", &repo, "--channel", "stable", "--keys", &keys, "--level", "1"]);
+        let command = ["publish", &out, "--repo", &repo, "--channel", "stable", "--keys", &keys, "--level", "1"];
+        self.garboard(&[&command[..], options].concat());
     }
 
     /// Builds a version and publishes it.

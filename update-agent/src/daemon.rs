@@ -205,11 +205,14 @@ pub async fn run(mut agent: Agent, metrics_tcp: Option<std::net::SocketAddr>) ->
         let (request, answer) = match waiting.pop_front() {
             Some(asked) => asked,
             None if has_nothing_to_do(&mut agent) => return Ok(()),
-            None => tokio::select! {
-                asked = queue.recv() => match asked { Some(asked) => asked, None => return Ok(()) },
-                () = sleep_until(next) => (Request::Periodic, None),
-                _ = terminate.recv() => return Ok(()),
-            },
+            None => {
+                crate::sys::rest();
+                tokio::select! {
+                    asked = queue.recv() => match asked { Some(asked) => asked, None => return Ok(()) },
+                    () = sleep_until(next) => (Request::Periodic, None),
+                    _ = terminate.recv() => return Ok(()),
+                }
+            }
         };
         let periodic = request == Request::Periodic;
         let reply = {

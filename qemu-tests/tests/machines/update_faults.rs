@@ -32,22 +32,21 @@ fn is_back(host: &mut Guest, why: &str) {
     assert!(said.contains("failed on this host and is not tried again"), "{said}");
 }
 
-/// A real-time loop has the one processor, without the share that the kernel keeps for others: PID 1 does not run either, so nobody keeps the watchdog quiet: it resets the machine, three times.
-#[test]
-#[ignore = "many boots: scripts/test-long"]
-fn a_version_that_hangs_is_reset_by_the_watchdog_and_given_up() {
+/// A version whose machine hangs while its health is still watched, with a hardware watchdog: that resets it, three times.
+fn is_reset_by_the_watchdog(hang: &str) {
     let shop = Shop::new();
     let watchdog = "[[file]]\npath = \"/etc/systemd/system.conf.d/watchdog.conf\"\ncontent = \"[Manager]\\nRuntimeWatchdogSec=10\\n\"\n";
-    let hang = "[units]\nenable = [\"hang.service\"]\n[[file]]\npath = \"/usr/lib/systemd/system/hang.service\"\ncontent = \"\"\"\n\
-                [Service]\nCPUSchedulingPolicy=fifo\nCPUSchedulingPriority=99\n\
-                ExecStart=/bin/bash -c 'until grep -qx active /sys/class/watchdog/watchdog0/state; do sleep 1; done; sleep 10; mount -t debugfs none /sys/kernel/debug; echo 0 >/sys/kernel/debug/sched/fair_server/cpu0/runtime; \
-                echo -1 >/proc/sys/kernel/sched_rt_runtime_us; echo 0 >/proc/sys/kernel/soft_watchdog; echo \"<2>hanging\" >/dev/kmsg; \
-                while :; do :; done'\n[Install]\nWantedBy=multi-user.target\n\"\"\"\n";
+    let unit = "[units]\nenable = [\"hang.service\"]\n[[file]]\npath = \"/usr/lib/systemd/system/hang.service\"\ncontent = \"\"\"\n[Service]\n\
+                CPUSchedulingPolicy=fifo\nCPUSchedulingPriority=99\nExecStart=/bin/bash /usr/lib/hang\n[Install]\nWantedBy=multi-user.target\n\"\"\"\n";
+    let script = format!(
+        "[[file]]\npath = \"/usr/lib/hang\"\ncontent = '''\nuntil grep -qx active /sys/class/watchdog/watchdog0/state; do sleep 1; done\n\
+         sleep 10\nsay_so() {{ echo '<2>hanging' >/dev/kmsg; }}\n{hang}\n'''\n"
+    );
     // It hangs while its health is still watched; later, it would be a good version that hangs.
     let gate = GATE.replace("settle = 2", "settle = 40").replace("deadline = 60", "deadline = 120");
-    shop.release("1.1", &format!("{hang}{watchdog}{gate}"));
+    shop.release("1.1", &format!("{unit}{script}{watchdog}{gate}"));
     let web = Web::serve(Path::new(&shop.path("repo")));
-    let trouble = ["hanging", "rcu", "watchdog", "soft lockup", "hung", "stall"];
+    let trouble = ["hanging", "rcu", "watchdog", "soft lockup", "hung", "stall", "msr: "];
     let setup = machine(&shop, &web, &format!("{watchdog}{GATE}"), true, &trouble);
     let mut host = setup.device("i6300esb").start();
     host.wait_for("garboard: boot-complete version=1.0 slot=a");
@@ -59,6 +58,73 @@ fn a_version_that_hangs_is_reset_by_the_watchdog_and_given_up() {
         host.wait_for_starts(times);
     }
     is_back(&mut host, "did not come up in 3 starts");
+    assert_eq!(host.starts(), 5);
+}
+
+/// A real-time loop has the one processor, without the share that the kernel keeps for others: PID 1 does not run either, so nobody keeps
+/// the watchdog quiet.
+#[test]
+#[ignore = "many boots: scripts/test-long"]
+fn a_version_whose_user_space_hangs_is_reset_by_the_watchdog_and_given_up() {
+    is_reset_by_the_watchdog(
+        "mount -t debugfs none /sys/kernel/debug; echo 0 >/sys/kernel/debug/sched/fair_server/cpu0/runtime\n\
+         echo -1 >/proc/sys/kernel/sched_rt_runtime_us; echo 0 >/proc/sys/kernel/soft_watchdog; say_so; while :; do :; done",
+    );
+}
+
+/// Its interrupt controller is switched off behind the kernel's back (MSR 0x1b), so no timer ever fires again.
+#[test]
+#[ignore = "many boots: scripts/test-long"]
+fn a_version_whose_kernel_hangs_is_reset_by_the_watchdog_and_given_up() {
+    is_reset_by_the_watchdog(
+        r"modprobe msr; sleep 1; say_so; printf '\x00\x00\xe0\xfe\x00\x00\x00\x00' | dd of=/dev/cpu/0/msr bs=8 seek=27 oflag=seek_bytes",
+    );
+}
+
+/// Its machine runs, but a service that it needs never gets ready: back by itself, in at most one deadline and one boot.
+#[test]
+#[ignore = "many boots: scripts/test-long"]
+fn a_version_that_never_gets_healthy_is_given_up_at_its_deadline() {
+    let shop = Shop::new();
+    let unit = "[units]\nenable = [\"never.service\"]\n[[file]]\npath = \"/usr/lib/systemd/system/never.service\"\ncontent = \"\"\"\n[Unit]\n\
+                X-Health=required\n[Service]\nType=notify\nTimeoutStartSec=infinity\nExecStart=/bin/sleep infinity\n\
+                [Install]\nWantedBy=multi-user.target\n\"\"\"\n";
+    shop.release("1.1", &format!("{unit}{GATE}"));
+    let web = Web::serve(Path::new(&shop.path("repo")));
+    let mut host = machine(&shop, &web, GATE, true, &["boot-failed"]).start();
+    let began = Instant::now();
+    host.wait_for("garboard: boot-complete version=1.0 slot=a");
+    let one_boot = began.elapsed();
+    host.wait_for_ssh();
+    update(&host);
+    host.wait_for_starts(2);
+    let trial = Instant::now();
+    host.wait_for("garboard: boot-failed version=1.1 slot=b reason=never.service");
+    host.wait_for_starts(3);
+    is_back(&mut host, "never.service");
+    let took = trial.elapsed();
+    assert_eq!(host.starts(), 3);
+    // The trial's own boot until its deadline begins to count, the deadline, and a boot.
+    assert!(took < one_boot * 2 + Duration::from_secs(60), "back after {took:?}, a boot takes {one_boot:?}");
+}
+
+/// What is on the disk is not what was verified when it was written: a bad medium.
+#[test]
+#[ignore = "many boots: scripts/test-long"]
+fn a_version_whose_root_is_corrupt_is_given_up() {
+    let shop = Shop::new();
+    shop.release("1.1", GATE);
+    let web = Web::serve(Path::new(&shop.path("repo")));
+    let setup = machine(&shop, &web, GATE, false, &["is corrupted", "erofs", "I/O error", "is damaged", "Kernel panic", "boot-failed"]);
+    let image = setup.image().to_owned();
+    let mut host = setup.start();
+    host.wait_for("garboard: boot-complete version=1.0 slot=a");
+    host.wait_for_ssh();
+    host.ok("sudo update-agent update");
+    host.press_power_button();
+    super::update::damage(&host, &image, 4);
+    host.power_on();
+    is_back(&mut host, "");
 }
 
 /// Its kernel is not one any more when the firmware is to start it. The loader gives it up after its tries, without a kernel's help.

@@ -20,8 +20,6 @@ use update_agent::verity;
 
 /// Disks that are looked at.
 const STATES: usize = 240;
-/// Of these, so many are started.
-const STARTED: usize = 3;
 const SECTOR: u64 = 512;
 const DISK_GIB: u32 = 8;
 
@@ -252,12 +250,14 @@ fn every_cut_of_a_real_update_boots_the_old_or_the_new_version() {
     cuts.extend((0..STATES / 3).map(|_| random.pick(&everywhere) + 1));
     cuts.sort_unstable();
 
-    let (mut new, mut wrong) = (0, Vec::new());
+    // While the firmware renames the entry that it starts, in many writes, there may be none of that name: the old version starts, and its
+    // agent puts the entry back.
+    let (mut new, mut wrong, mut hidden) = (0, Vec::new(), Vec::new());
     let mut committed = false;
     for (number, &end) in cuts.iter().enumerate() {
         match boots(&kept(end), &releases) {
             Ok(version) if version.as_str() == "1.1" => (new, committed) = (new + 1, true),
-            Ok(_) if committed => wrong.push(format!("cut at {end}: the old version again")),
+            Ok(_) if committed => hidden.push(end),
             Ok(_) => {}
             Err(error) => wrong.push(format!("cut at {end}: {error}")),
         }
@@ -267,13 +267,19 @@ fn every_cut_of_a_real_update_boots_the_old_or_the_new_version() {
             wrong.push(format!("cut at {end}, of what was not flushed {odds} of 256 lost: {error}"));
         }
     }
-    eprintln!("{} cuts, each with and without losses: {new} boot 1.1, {} are wrong", cuts.len(), wrong.len());
+    eprintln!(
+        "{} cuts, each with and without losses: {new} boot 1.1, {} boot 1.0 again, {} are wrong",
+        cuts.len(),
+        hidden.len(),
+        wrong.len()
+    );
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(new > 0 && new < cuts.len());
 
     // Some are started: the model is right about them, and the update is finished.
-    for end in [esp[esp.len() / 4], esp[esp.len() / 2], random.pick(&everywhere)].into_iter().take(STARTED) {
-        let cut = disk(log.cut(end, &mut |_| random.next().is_multiple_of(2)));
+    let chosen = [esp[esp.len() / 4], esp[esp.len() / 2], random.pick(&everywhere)];
+    for (end, lossy) in chosen.map(|end| (end, true)).into_iter().chain(hidden.first().map(|&end| (end, false))) {
+        let cut = disk(log.cut(end, &mut |_| lossy && random.next().is_multiple_of(2)));
         let expected = boots(&cut, &releases).unwrap();
         let path = Path::new(&shop.path("cut.raw")).to_owned();
         cut.write_to(&path, &image_path);

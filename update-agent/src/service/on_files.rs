@@ -115,6 +115,8 @@ fn the_agent_on_files() {
     let version = runtime.block_on(agent.update(&asked())).unwrap().unwrap();
     let (update, (ran, waited)) = (began.elapsed(), ran());
     let (peak, after) = (memory("VmHWM"), memory("RssAnon"));
+    crate::sys::rest();
+    let rest = memory("VmRSS");
     let root_hash = match Slots::read(&*agent.target).unwrap().get(SlotName::B) {
         Content::Image { version: of, root_hash } if *of == version => *root_hash,
         other => panic!("slot b holds {other:?}"),
@@ -125,6 +127,6 @@ fn the_agent_on_files() {
     let (update, read_back, file) = (update.as_secs_f64(), read_back.as_secs_f64(), memory("RssFile"));
     let (ran, waited) = (ran - ran_before, waited - waited_before);
     println!(
-        "agent: update={update:.3} ran={ran:.3} waited={waited:.3} read_back={read_back:.3} peak_kib={peak} idle_kib={idle} after_kib={after} file_kib={file}"
+        "agent: update={update:.3} ran={ran:.3} waited={waited:.3} read_back={read_back:.3} peak_kib={peak} idle_kib={idle} after_kib={after} file_kib={file} rest_kib={rest}"
     );
 }
