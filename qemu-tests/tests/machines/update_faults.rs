@@ -99,7 +99,7 @@ fn a_version_that_never_gets_healthy_is_given_up_at_its_deadline() {
     update(&host);
     host.wait_for_starts(2);
     let trial = Instant::now();
-    host.wait_for("garboard: boot-failed version=1.1 slot=b reason=never.service");
+    host.wait_for("garboard: boot-failed version=1.1 slot=b reason=start-up jobs are not done");
     host.wait_for_starts(3);
     is_back(&mut host, "never.service");
     let took = trial.elapsed();
