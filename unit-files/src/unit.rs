@@ -100,17 +100,6 @@ pub enum JobMode {
     IgnoreRequirements,
 }
 
-/// When an inactive unit's record may be dropped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CollectMode {
-    /// When inactive.
-    #[default]
-    Inactive,
-    /// When inactive or failed.
-    InactiveOrFailed,
-}
-
 /// How often a unit may be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartLimit {
@@ -233,8 +222,6 @@ pub struct Unit {
     pub stop_when_unneeded: bool,
     /// `SurviveFinalKillSignal=`.
     pub survive_final_kill_signal: bool,
-    /// `CollectMode=`.
-    pub collect_mode: CollectMode,
     /// `X-Health=`.
     pub health: Health,
     /// `X-Init-Allow-Unsupported=`: directives (or `yes` for all) that may go unenforced.
@@ -329,7 +316,6 @@ impl Unit {
             ignore_on_isolate: !matches!(kind, UnitKind::Service | UnitKind::Socket | UnitKind::Target | UnitKind::Timer | UnitKind::Path),
             stop_when_unneeded: false,
             survive_final_kill_signal: false,
-            collect_mode: CollectMode::Inactive,
             health: Health::Ignored,
             allow_unsupported: Vec::new(),
             diagnostics: Vec::new(),

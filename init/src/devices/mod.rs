@@ -30,6 +30,7 @@ pub fn coldplug(_args: &[String]) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    offer_firmware(Path::new("/"));
     let mut daemon = Daemon { loader: Loader::of_kernel(), tried: HashSet::new(), disks: DiskLinks::new(Path::new("/")) };
     daemon.sweep();
     if let Err(error) = daemon.handle_pending(&events) {
@@ -50,6 +51,22 @@ pub fn coldplug(_args: &[String]) -> ExitCode {
         }
     }
 }
+
+/// Lets the kernel look for firmware in [`FIRMWARE`] as well, before the image's `/usr/lib/firmware`, when the operator has put some there
+/// and the kernel's command line names no other place.
+fn offer_firmware(root: &Path) {
+    let parameter = root.join("sys/module/firmware_class/parameters/path");
+    let free = fs::read_to_string(&parameter).is_ok_and(|text| text.trim().is_empty());
+    if !free || !root.join(FIRMWARE.trim_start_matches('/')).is_dir() {
+        return;
+    }
+    if let Err(why) = fs::write(&parameter, FIRMWARE) {
+        eprintln!("<4>coldplug: {}: {why}: firmware in {FIRMWARE} will not be found", parameter.display());
+    }
+}
+
+/// Where an operator puts firmware that the image lacks.
+const FIRMWARE: &str = "/media/state/firmware";
 
 #[derive(Debug)]
 struct Daemon {
@@ -152,5 +169,26 @@ const MODULES_WITH_SETTINGS: [(&str, &str); 2] = [("br_netfilter", "net.bridge")
 fn apply_settings((_, prefix): &(&str, &str)) {
     for error in crate::early::sysctl::apply(&[(*prefix).to_owned()]) {
         eprintln!("coldplug: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn firmware_on_state_is_offered_to_the_kernel_unless_its_command_line_names_another_place() {
+        let root = tempfile::tempdir().unwrap();
+        let parameter = root.path().join("sys/module/firmware_class/parameters/path");
+        fs::create_dir_all(parameter.parent().unwrap()).unwrap();
+        let set = |before: &str| {
+            fs::write(&parameter, before).unwrap();
+            offer_firmware(root.path());
+            fs::read_to_string(&parameter).unwrap()
+        };
+        assert_eq!(set("\n"), "\n", "there is none");
+        fs::create_dir_all(root.path().join("media/state/firmware")).unwrap();
+        assert_eq!(set("\n"), "/media/state/firmware");
+        assert_eq!(set("/opt/firmware\n"), "/opt/firmware\n");
     }
 }

@@ -23,6 +23,8 @@ pub struct Cgroups {
     memory: u64,
     /// Most tasks that the machine allows.
     tasks: u64,
+    /// The machine comes up or goes down: `StartupCPUWeight=` and its siblings hold.
+    starting: bool,
 }
 
 impl Cgroups {
@@ -37,7 +39,7 @@ impl Cgroups {
             .map_or(0, |kib| kib.saturating_mul(1024));
         let number = |path: &str| std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
         let tasks = number("/proc/sys/kernel/pid_max").unwrap_or(32768).min(number("/proc/sys/kernel/threads-max").unwrap_or(u64::MAX));
-        let this = Self { root: root.to_owned(), memory, tasks };
+        let this = Self { root: root.to_owned(), memory, tasks, starting: true };
         let _ = std::fs::create_dir_all(root);
         enable_controllers(root);
         this
@@ -83,6 +85,51 @@ impl Cgroups {
         Ok(group)
     }
 
+    /// Makes a group below a delegated one, for the same owner.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn make_delegated(&self, relative: &str, owner: Option<(u32, u32)>) -> io::Result<()> {
+        let path = self.root.join(relative);
+        match std::fs::create_dir(&path) {
+            Err(why) if why.kind() != io::ErrorKind::AlreadyExists => return Err(why),
+            _ => {}
+        }
+        delegate(&path, owner);
+        Ok(())
+    }
+
+    /// Says whether the machine is on its way up or down; groups that are there keep their weights until [`Self::weigh`].
+    pub fn set_starting(&mut self, starting: bool) {
+        self.starting = starting;
+    }
+
+    /// Gives a group that exists the weights of this time.
+    pub fn weigh(&self, relative: &str, config: &CgroupConfig) {
+        let path = self.root.join(relative);
+        if config.startup_cpu_weight.is_some() {
+            if config.startup_cpu_weight == Some(CpuWeight::Idle) || config.cpu_weight == Some(CpuWeight::Idle) {
+                let _ = std::fs::write(path.join("cpu.idle"), "0");
+            }
+            if let Some((file, value)) = cpu_weight(self.cpu_weight(config).or(Some(CpuWeight::Weight(100)))) {
+                let _ = std::fs::write(path.join(file), value);
+            }
+        }
+        if config.startup_io_weight.is_some() {
+            for (file, value) in io_weight(self.io_weight(config).or(Some(100))) {
+                let _ = std::fs::write(path.join(file), value);
+            }
+        }
+    }
+
+    fn cpu_weight(&self, config: &CgroupConfig) -> Option<CpuWeight> {
+        config.startup_cpu_weight.filter(|_| self.starting).or(config.cpu_weight)
+    }
+
+    fn io_weight(&self, config: &CgroupConfig) -> Option<u64> {
+        config.startup_io_weight.filter(|_| self.starting).or(config.io_weight)
+    }
+
     /// Writes the knobs of a group that exists.
     pub fn apply(&self, path: &Path, config: &CgroupConfig) {
         for (file, value) in self.knobs(config) {
@@ -93,11 +140,7 @@ impl Cgroups {
     /// Files and values; pure.
     fn knobs(&self, config: &CgroupConfig) -> Vec<(&'static str, String)> {
         let mut out = Vec::new();
-        match config.cpu_weight {
-            Some(CpuWeight::Weight(weight)) => out.push(("cpu.weight", weight.to_string())),
-            Some(CpuWeight::Idle) => out.push(("cpu.idle", "1".to_owned())),
-            None => {}
-        }
+        out.extend(cpu_weight(self.cpu_weight(config)));
         if let Some(quota) = config.cpu_quota_per_sec {
             let period = config.cpu_quota_period.map_or(100_000, |period| period.as_micros()).max(1000);
             out.push(("cpu.max", format!("{} {period}", (quota.as_micros() * period / 1_000_000).max(1000))));
@@ -124,9 +167,7 @@ impl Cgroups {
             }
         }
         out.push(("pids.max", text(config.tasks_max.unwrap_or(Limit::PerMyriad(1500)), self.tasks)));
-        if let Some(weight) = config.io_weight {
-            out.push(("io.weight", format!("default {weight}")));
-        }
+        out.extend(io_weight(self.io_weight(config)));
         let limits = [
             (&config.io_read_bandwidth_max, "rbps"),
             (&config.io_write_bandwidth_max, "wbps"),
@@ -277,6 +318,20 @@ fn slice_path(slice: &str) -> String {
     path
 }
 
+fn cpu_weight(weight: Option<CpuWeight>) -> Option<(&'static str, String)> {
+    match weight? {
+        CpuWeight::Weight(weight) => Some(("cpu.weight", weight.to_string())),
+        CpuWeight::Idle => Some(("cpu.idle", "1".to_owned())),
+    }
+}
+
+/// Both files: the scheduler BFQ has one of its own, with weights up to 1000 only.
+fn io_weight(weight: Option<u64>) -> Vec<(&'static str, String)> {
+    let Some(weight) = weight else { return Vec::new() };
+    let bfq = if weight <= 100 { weight } else { 100 + (weight - 100) * 900 / 9900 };
+    vec![("io.weight", format!("default {weight}")), ("io.bfq.weight", bfq.to_string())]
+}
+
 fn open(path: &Path) -> io::Result<OwnedFd> {
     let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC | rustix::fs::OFlags::RDONLY;
     Ok(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?)
@@ -325,8 +380,90 @@ mod tests {
     }
 
     #[test]
+    fn every_knob_of_a_unit_file_becomes_its_file() {
+        let cgroups = Cgroups { root: "/nowhere".into(), memory: 1 << 30, tasks: 1000, starting: false };
+        let directory = tempfile::tempdir().unwrap();
+        let here = directory.path().to_str().unwrap();
+        let device = device_of(here).unwrap();
+        let table = [
+            ("CPUShares=2048", "cpu.weight", "200"),
+            ("CPUShares=1", "cpu.weight", "1"),
+            ("CPUWeight=7", "cpu.weight", "7"),
+            ("CPUWeight=idle", "cpu.idle", "1"),
+            ("CPUQuota=20%", "cpu.max", "20000 100000"),
+            ("CPUQuota=250%\nCPUQuotaPeriodSec=10ms", "cpu.max", "25000 10000"),
+            ("AllowedCPUs=0-2 5", "cpuset.cpus", "0,1,2,5"),
+            ("AllowedMemoryNodes=0,1", "cpuset.mems", "0,1"),
+            ("MemoryMin=1M", "memory.min", "1048576"),
+            ("MemoryLow=25%", "memory.low", "268435456"),
+            ("MemoryHigh=512M", "memory.high", "536870912"),
+            ("MemoryMax=infinity", "memory.max", "max"),
+            ("MemoryLimit=1G", "memory.max", "1073741824"),
+            ("MemorySwapMax=0", "memory.swap.max", "0"),
+            ("MemoryZSwapMax=4K", "memory.zswap.max", "4096"),
+            ("TasksMax=12", "pids.max", "12"),
+            ("TasksMax=50%", "pids.max", "500"),
+            ("IOWeight=100", "io.bfq.weight", "100"),
+            ("IOWeight=10000", "io.bfq.weight", "1000"),
+            ("IOWeight=50", "io.weight", "default 50"),
+            ("BlockIOWeight=1000", "io.weight", "default 200"),
+            ("IODeviceWeight=@ 77", "io.weight", "# 77"),
+            ("IOReadBandwidthMax=@ 5M", "io.max", "# rbps=5000000"),
+            ("IOWriteBandwidthMax=@ 1K", "io.max", "# wbps=1000"),
+            ("IOReadIOPSMax=@ 30", "io.max", "# riops=30"),
+            ("IOWriteIOPSMax=@ 1K", "io.max", "# wiops=1000"),
+            ("IODeviceLatencyTargetSec=@ 25ms", "io.latency", "# target=25000"),
+        ];
+        for (number, (setting, file, value)) in table.into_iter().enumerate() {
+            let group = directory.path().join(number.to_string());
+            std::fs::create_dir(&group).unwrap();
+            cgroups.apply(&group, &config(&setting.replace('@', here)));
+            assert_eq!(std::fs::read_to_string(group.join(file)).unwrap(), value.replace('#', &device), "{setting}");
+        }
+    }
+
+    /// `[Service]` settings as the loader reads them.
+    fn config(settings: &str) -> CgroupConfig {
+        let text = format!("[Service]\nExecStart=/bin/true\n{settings}\n");
+        let name = unit_files::UnitName::parse("x.service").unwrap();
+        let facts = unit_files::HostFacts::default();
+        let unit = unit_files::Loader::<unit_files::memory::MemorySource>::load_text(&name, "/x", text.as_bytes(), &facts);
+        assert!(unit.diagnostics.is_empty(), "{:?}", unit.diagnostics);
+        unit.cgroup().unwrap().clone()
+    }
+
+    #[test]
+    fn weights_of_the_boot_give_way_to_the_normal_ones_and_come_back_for_the_way_down() {
+        let root = tempfile::tempdir().unwrap();
+        let group = root.path().join("x.service");
+        std::fs::create_dir(&group).unwrap();
+        let mut cgroups = Cgroups { root: root.path().into(), memory: 1 << 30, tasks: 1000, starting: true };
+        let read = |file: &str| std::fs::read_to_string(group.join(file)).unwrap_or_default();
+        let own = config("CPUWeight=50\nStartupCPUWeight=900\nIOWeight=20\nStartupIOWeight=800");
+        cgroups.apply(&group, &own);
+        assert_eq!((read("cpu.weight").as_str(), read("io.weight").as_str()), ("900", "default 800"));
+        cgroups.set_starting(false);
+        cgroups.weigh("x.service", &own);
+        assert_eq!((read("cpu.weight").as_str(), read("io.weight").as_str()), ("50", "default 20"));
+        cgroups.set_starting(true);
+        cgroups.weigh("x.service", &own);
+        assert_eq!((read("cpu.weight").as_str(), read("io.weight").as_str()), ("900", "default 800"));
+        // Without a normal weight it is the kernel's, and an idle boot ends.
+        let own = config("StartupCPUWeight=idle\nStartupIOWeight=800");
+        cgroups.apply(&group, &own);
+        assert_eq!(read("cpu.idle"), "1");
+        cgroups.set_starting(false);
+        cgroups.weigh("x.service", &own);
+        assert_eq!((read("cpu.idle").as_str(), read("cpu.weight").as_str(), read("io.weight").as_str()), ("0", "100", "default 100"));
+        // Who says nothing about the boot is left alone.
+        std::fs::remove_file(group.join("cpu.weight")).unwrap();
+        cgroups.weigh("x.service", &config("CPUWeight=50"));
+        assert!(!group.join("cpu.weight").exists());
+    }
+
+    #[test]
     fn knobs_become_files() {
-        let cgroups = Cgroups { root: "/nowhere".into(), memory: 1 << 30, tasks: 1000 };
+        let cgroups = Cgroups { root: "/nowhere".into(), memory: 1 << 30, tasks: 1000, starting: false };
         let config = CgroupConfig {
             cpu_quota_per_sec: Some(Duration::from_millis(1500)),
             memory_max: Some(Limit::PerMyriad(5000)),

@@ -114,6 +114,8 @@ impl Manager {
             self.reporter.unit(&name, 4, &format!("cannot make {}: {why}", config.mount_point));
         }
         let mut argv = vec!["mount".to_owned()];
+        // Without it, mount(8) mounts a device that cannot be written to read-only.
+        argv.extend(config.read_write_only.then(|| "-w".to_owned()));
         if let Some(kind) = &config.file_system {
             argv.extend(["-t".to_owned(), kind.clone()]);
         }

@@ -68,6 +68,7 @@ impl Manager {
         self.power.kind = Some(kind);
         self.reporter.announce(&format!("garboard: going down ({}): {why}", word(kind)));
         self.record.phase("shutdown");
+        self.weigh_units(true);
         if self.stop_containers() {
             self.power.phase = Phase::Containers;
             self.power.deadline = Some(now().saturating_add(CONTAINERS));

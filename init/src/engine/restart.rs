@@ -235,15 +235,28 @@ mod tests {
 
     #[test]
     fn the_delay_grows_geometrically_to_its_cap() {
-        let mut config = config(Restart::Always);
-        config.restart_delay = Duration::from_secs(1);
-        config.restart_max_delay = Some(Duration::from_secs(120));
-        assert_eq!(restart_delay(&config, 3), 1_000_000, "steps and cap need each other");
-        config.restart_steps = 6;
-        let seconds: Vec<f64> = (1..=6).map(|n| (restart_delay(&config, n) as f64 / 1e5).round() / 10.0).collect();
-        // The published series for these settings.
-        assert_eq!(seconds, [2.2, 4.9, 11.0, 24.3, 54.0, 120.0]);
-        assert_eq!(restart_delay(&config, 1000), 120_000_000);
+        let series = |base: f64, max: f64, steps: u32| {
+            let mut config = config(Restart::Always);
+            config.restart_delay = Duration::from_secs_f64(base);
+            config.restart_max_delay = Some(Duration::from_secs_f64(max));
+            assert_eq!(restart_delay(&config, 3), usec(config.restart_delay), "steps and cap need each other");
+            config.restart_steps = steps;
+            assert_eq!(restart_delay(&config, 1000), usec(Duration::from_secs_f64(max)));
+            (0..steps + 2).map(|n| restart_delay(&config, n) as f64 / 1e6).collect::<Vec<f64>>()
+        };
+        // The example of systemd's manual.
+        assert_eq!(series(10.0, 160.0, 4), [10.0, 20.0, 40.0, 80.0, 160.0, 160.0]);
+        // Published by people who watched systemd at it: rounded in the first two, with up to 0.12 s for the start itself in the third.
+        for (settings, published, slack) in [
+            ((0.1, 10.0, 5), [0.1, 0.25, 0.63, 1.58, 3.98, 10.0].as_slice(), 0.005),
+            ((1.0, 10.0, 3), [1.0, 2.15, 4.64, 10.0].as_slice(), 0.005),
+            ((2.0, 120.0, 5), [2.1, 4.6, 10.4, 23.4, 52.9].as_slice(), 0.12),
+        ] {
+            let ours = series(settings.0, settings.1, settings.2);
+            for (ours, published) in ours.iter().zip(published) {
+                assert!((ours - published).abs() < slack, "{settings:?}: {ours} instead of {published}");
+            }
+        }
     }
 
     #[test]

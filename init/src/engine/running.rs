@@ -115,11 +115,23 @@ impl Manager {
         if self.finished_at.is_none() && self.startup.is_empty() {
             self.finished_at = Some(now());
             self.record.phase("units");
+            self.weigh_units(false);
             if self.paths.machine {
                 crate::rcu::relax();
             }
             self.store_record();
             crate::sys::memory::give_back();
+        }
+    }
+
+    /// `StartupCPUWeight=` and its siblings hold while the machine comes up and while it goes down.
+    pub fn weigh_units(&mut self, starting: bool) {
+        self.cgroups.set_starting(starting);
+        for (unit, runtime) in &self.units {
+            let up = !matches!(runtime.active(), ActiveState::Inactive | ActiveState::Failed);
+            if let Some(config) = runtime.def.cgroup().filter(|_| up) {
+                self.cgroups.weigh(&super::cgroups::Cgroups::relative(self.graph.name(*unit), Some(config)), config);
+            }
         }
     }
 

@@ -205,6 +205,8 @@ pub struct Env {
     pub now: Usec,
     /// Whether the unit's control group has processes.
     pub populated: bool,
+    /// Whether it will be started again right after a stop: its job is a restart.
+    pub restarts: bool,
 }
 
 /// A service's state and what belongs to it.

@@ -20,12 +20,13 @@ struct World {
     config: ServiceConfig,
     now: Usec,
     populated: bool,
+    restarts: bool,
     pid: i32,
 }
 
 impl World {
     fn new(config: ServiceConfig) -> Self {
-        Self { service: Service::default(), config, now: 1_000_000, populated: false, pid: 100 }
+        Self { service: Service::default(), config, now: 1_000_000, populated: false, restarts: false, pid: 100 }
     }
 
     /// One event; a `Run` is answered by a process. Returns the actions in words.
@@ -37,7 +38,8 @@ impl World {
             if matches!(event, Event::Empty) {
                 self.populated = false;
             }
-            let actions = self.service.handle(&self.config, event, Env { now: self.now, populated: self.populated });
+            let actions =
+                self.service.handle(&self.config, event, Env { now: self.now, populated: self.populated, restarts: self.restarts });
             for action in actions {
                 match action {
                     Action::Run(role, phase, index) => {
@@ -197,6 +199,19 @@ fn kill_modes_signal_whom_they_say() {
     world.on(Event::Stop);
     assert_eq!(world.exit(0), "release", "what else is in the group lives on");
     assert_eq!(world.state(), "dead");
+}
+
+#[test]
+fn a_restart_has_a_signal_of_its_own() {
+    let mut config = config(ServiceType::Simple);
+    config.kill.restart_signal = Some(libc::SIGUSR2);
+    for (restarts, expected) in [(true, "kill main+group 12"), (false, "kill main+group 15")] {
+        let mut world = World::new(config.clone());
+        world.restarts = restarts;
+        world.on(Event::Start);
+        assert_eq!(world.on(Event::Stop), expected);
+        assert_eq!(world.later(Duration::from_secs(90)), "kill main+group 9");
+    }
 }
 
 #[test]

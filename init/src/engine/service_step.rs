@@ -212,6 +212,7 @@ impl Step<'_> {
         let signal = match state {
             State::StopSigkill | State::FinalSigkill => kill.final_signal,
             State::StopWatchdog => kill.watchdog_signal,
+            _ if self.env.restarts => kill.restart_signal.unwrap_or(kill.signal),
             _ => kill.signal,
         };
         if kill.mode == KillMode::None {

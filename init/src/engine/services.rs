@@ -15,6 +15,7 @@ use super::protocol::Verb;
 use super::restart::Exit;
 use super::service_state::{Action, Env, Event, Phase, Role, Service, State};
 use super::spawn::Process;
+use super::transaction::JobKind;
 use crate::sys::process;
 
 /// fds that a unit may store without asking for more.
@@ -31,9 +32,10 @@ impl Manager {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             let populated = self.is_populated(unit);
+            let restarts = self.queue.get(unit).is_some_and(|job| job.kind == JobKind::Restart);
             let Some(service) = self.service_mut(unit) else { return };
             let was = service.state;
-            let actions = service.handle(config, event, Env { now: now(), populated });
+            let actions = service.handle(config, event, Env { now: now(), populated, restarts });
             let main = service.main;
             if let Some(pid) = main {
                 self.pids.insert(pid, unit);
@@ -200,10 +202,16 @@ impl Manager {
 
     fn auto_restart(&mut self, unit: UnitId) {
         let name = self.name(unit);
+        if !self.power.is_none() {
+            // A wrapper of a container that was just told to stop must not bring it back.
+            self.reporter.unit(&name, 6, "not restarted: the machine is going down");
+            self.service_event(unit, Event::Stop);
+            return;
+        }
         let count = self.service(unit).map_or(0, |service| service.restarts.saturating_add(1));
         self.reporter.unit(&name, 5, &format!("restarting, for the {count}. time"));
         // With `RestartMode=direct` the job that started it still waits.
-        if self.queue.get(unit).is_some_and(|job| job.running && job.kind == super::transaction::JobKind::Start) {
+        if self.queue.get(unit).is_some_and(|job| job.running && job.kind == JobKind::Start) {
             self.queue.restart_to_start(unit);
             return;
         }
@@ -217,7 +225,7 @@ impl Manager {
         let preserve = match config.exec.runtime_directory_preserve {
             PreserveMode::No => false,
             PreserveMode::Yes => true,
-            PreserveMode::Restart => again || self.queue.get(unit).is_some_and(|job| job.kind == super::transaction::JobKind::Restart),
+            PreserveMode::Restart => again || self.queue.get(unit).is_some_and(|job| job.kind == JobKind::Restart),
         };
         if !preserve {
             let root = self.paths.directories.first().cloned().unwrap_or_default();

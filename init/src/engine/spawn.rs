@@ -66,6 +66,7 @@ impl Manager {
     pub fn spawn(&mut self, unit: UnitId, process: &Process<'_>) -> std::io::Result<i32> {
         let name = self.name(unit);
         let relative = self.unit_cgroup(unit)?;
+        let relative = self.process_cgroup(unit, relative)?;
         let invocation = self.units.get(&unit).map(|runtime| runtime.invocation.clone()).unwrap_or_default();
         let pid = self.spawn_in(&name, &relative, &invocation, process)?;
         self.pids.insert(pid, unit);
@@ -78,6 +79,7 @@ impl Manager {
     /// Starts a process that belongs to no unit, in a control group of its own.
     pub fn spawn_in(&mut self, name: &str, relative: &str, invocation: &str, process: &Process<'_>) -> std::io::Result<i32> {
         let mut environment = self.environment.clone();
+        environment.extend(process.context.pass_environment.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?))));
         environment.extend(process.environment.iter().cloned());
         let mut spec = Spec {
             unit: name.to_owned(),
@@ -128,6 +130,18 @@ impl Manager {
         Ok(pid)
     }
 
+    /// Where in the unit's control group its processes go: `DelegateSubgroup=` keeps those of a delegated group out of its inner node.
+    fn process_cgroup(&self, unit: UnitId, relative: String) -> std::io::Result<String> {
+        let Some(runtime) = self.units.get(&unit) else { return Ok(relative) };
+        let Some(config) = runtime.def.cgroup().filter(|config| config.delegate.is_on()) else { return Ok(relative) };
+        let Some(subgroup) = config.delegate_subgroup.as_deref().filter(|name| !name.contains('/') && *name != "..") else {
+            return Ok(relative);
+        };
+        let below = format!("{relative}/{subgroup}");
+        self.cgroups.make_delegated(&below, cgroup_owner(&runtime.def))?;
+        Ok(below)
+    }
+
     /// The unit's control group, made and watched.
     fn unit_cgroup(&mut self, unit: UnitId) -> std::io::Result<String> {
         let name = self.name(unit);
@@ -137,10 +151,7 @@ impl Manager {
         if runtime.watch.is_some() && runtime.cgroup.as_deref() == Some(relative.as_str()) {
             return Ok(relative);
         }
-        let owner = runtime.def.service().and_then(|service| service.exec.user.as_deref()).and_then(|user| {
-            let user = identity::user(std::path::Path::new("/etc"), user)?;
-            Some((user.uid, user.gid))
-        });
+        let owner = cgroup_owner(&runtime.def);
         let delegated = config.is_some_and(|config| config.delegate.is_on());
         self.cgroups.make(&relative, config, owner.filter(|_| delegated))?;
         runtime.cgroup = Some(relative.clone());
@@ -239,6 +250,13 @@ impl Manager {
         self.poller.remove(&pipe.fd, Source::ExecPipe(pid));
         Some(pipe)
     }
+}
+
+/// Who may rule a group that is delegated: the service's user.
+fn cgroup_owner(def: &unit_files::Unit) -> Option<(u32, u32)> {
+    let user = def.service()?.exec.user.as_deref()?;
+    let user = identity::user(std::path::Path::new("/etc"), user)?;
+    Some((user.uid, user.gid))
 }
 
 fn memory_file(spec: &Spec) -> std::io::Result<OwnedFd> {

@@ -1,6 +1,6 @@
 //! The daemon against a real DHCP server (dnsmasq) and a real kernel, in network namespaces of its own.
 //!
-//! Needs root, `ip` and `dnsmasq`; without root each test says so and passes.
+//! Needs root, `ip` and `dnsmasq`; without root each test fails, unless `GARBOARD_TESTS_MAY_SKIP` is set.
 
 use super::lab::{Lab, run, until};
 use super::published::NetworkStatus;
@@ -148,4 +148,53 @@ fn a_changed_file_is_applied_and_a_pulled_cable_noticed() {
     run(&format!("ip -n {} link set s0 up", lab.server));
     until(&mut daemon, "online again", |status| status.online);
     assert!(lab.ip("route show").contains("default via 10.0.0.1 dev c0"));
+}
+
+#[test]
+fn a_link_that_appears_late_is_set_up_like_one_that_was_there() {
+    let Some(mut lab) = Lab::new(0) else { return };
+    lab.file("10.network", DHCP);
+    let mut daemon = lab.daemon();
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(300) {
+        daemon.turn(Some(50)).unwrap();
+    }
+    assert!(daemon.status().links.is_empty() && !daemon.status().online);
+    run(&format!("ip -n {} link add c5 type veth peer name s5 netns {}", lab.client, lab.server));
+    run(&format!("ip -n {} addr add 10.5.0.1/24 dev s5", lab.server));
+    run(&format!("ip -n {} link set s5 up", lab.server));
+    lab.dnsmasq("--interface=s5 --dhcp-range=10.5.0.50,10.5.0.60,300");
+    let status = until(&mut daemon, "online", |status| status.online);
+    assert!(status.links[0].addresses.iter().any(|address| address.starts_with("10.5.0.")), "{status:?}");
+    // It goes and another comes: nothing of the first is left.
+    lab.ip("link del c5");
+    until(&mut daemon, "offline", |status| !status.online && status.links.is_empty());
+    lab.stop_servers();
+    run(&format!("ip -n {} link add c6 type veth peer name s6 netns {}", lab.client, lab.server));
+    run(&format!("ip -n {} addr add 10.6.0.1/24 dev s6", lab.server));
+    run(&format!("ip -n {} link set s6 up", lab.server));
+    lab.dnsmasq("--interface=s6 --dhcp-range=10.6.0.50,10.6.0.60,300");
+    let status = until(&mut daemon, "online again", |status| status.online);
+    assert_eq!((status.links.len(), status.links[0].name.as_str()), (1, "c6"));
+    assert!(status.problems.is_empty(), "{:?}", status.problems);
+}
+
+#[test]
+fn where_no_server_answers_the_other_links_are_online_and_the_daemon_goes_on_asking() {
+    let Some(mut lab) = Lab::new(2) else { return };
+    lab.file("10.network", "[Match]\nName=c0\n[Network]\nDHCP=ipv4\n");
+    lab.file("20.network", "[Match]\nName=c1\n[Network]\nAddress=10.1.0.7/24\nGateway=10.1.0.1\n");
+    let begun = Instant::now();
+    let mut daemon = lab.daemon();
+    assert!(begun.elapsed() < Duration::from_secs(2), "it starts without an answer: {:?}", begun.elapsed());
+    let status = until(&mut daemon, "the other link", |status| status.online);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(status.links.iter().all(|link| link.lease.is_none()), "{status:?}");
+    let waited = Instant::now();
+    while waited.elapsed() < Duration::from_secs(3) {
+        daemon.turn(Some(100)).unwrap();
+    }
+    // The server comes at last.
+    lab.dnsmasq("--interface=s0 --dhcp-range=10.0.0.50,10.0.0.60,300");
+    until(&mut daemon, "the lease", |status| status.links.iter().any(|link| link.lease.is_some()));
 }

@@ -41,6 +41,35 @@ mod tests {
     use super::*;
     use crate::network::published::write_whole;
 
+    /// Text of every unit file that our own packages bring.
+    fn own_units() -> Vec<(String, String)> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut units = Vec::new();
+        for directory in ["init/units", "cloud-config/units", "update-agent/units"] {
+            for entry in std::fs::read_dir(root.join(directory)).into_iter().flatten().flatten() {
+                let name = entry.file_name().into_string().unwrap();
+                if entry.file_type().unwrap().is_file() {
+                    units.push((name, std::fs::read_to_string(entry.path()).unwrap()));
+                }
+            }
+        }
+        assert!(units.len() > 12, "{units:?}");
+        units
+    }
+
+    #[test]
+    fn of_our_units_only_the_scripts_of_a_cloud_config_wait_for_the_network() {
+        let waits: Vec<String> = own_units()
+            .into_iter()
+            .filter(|(_, text)| {
+                let mut lines = text.lines().filter(|line| ["After=", "Requires=", "BindsTo="].iter().any(|key| line.starts_with(key)));
+                lines.any(|line| line.contains("network-online.target") || line.contains("garboard-network-wait"))
+            })
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(waits, ["cloud-config-final.service"]);
+    }
+
     #[test]
     fn it_returns_as_soon_as_the_host_is_online_and_gives_up_in_time() {
         let directory = tempfile::tempdir().unwrap();

@@ -397,7 +397,8 @@ static PLAIN: [super::Row<ExecContext>; 73] = [
     warn("TTYRows", |c, i| optional_number(&mut c.tty_size.0, i, 0..=u16::MAX, "a number of rows")),
     warn("TTYColumns", |c, i| optional_number(&mut c.tty_size.1, i, 0..=u16::MAX, "a number of columns")),
     yes("SyslogIdentifier", |c, i| optional_text(&mut c.syslog_identifier, i)),
-    yes("SyslogFacility", |c, i| {
+    // The log store has levels, but no facilities.
+    warn("SyslogFacility", |c, i| {
         let found = FACILITIES.iter().find(|(name, _)| *name == i.value);
         c.syslog_facility = found.map(|(_, number)| *number).ok_or_else(|| expected(i.value, "a syslog facility"))?;
         Ok(Effect::Active)
@@ -435,7 +436,8 @@ static PLAIN: [super::Row<ExecContext>; 73] = [
     yes("ConfigurationDirectoryMode", |c, i| mode(&mut c.configuration_directory.mode, i)),
     warn("StateDirectoryQuota", |_, i| Ok(Effect::from(!i.value.is_empty()))),
     warn("StateDirectoryAccounting", |_, _| Ok(Effect::None)),
-    yes("TimeoutCleanSec", |c, i| optional_span(&mut c.timeout_clean, i)),
+    // For `systemctl clean`, which there is not.
+    warn("TimeoutCleanSec", |c, i| optional_span(&mut c.timeout_clean, i)),
     refuse("LoadCredential", |c, i| credential(&mut c.credentials, i, false, false)),
     refuse("LoadCredentialEncrypted", |c, i| credential(&mut c.credentials, i, true, false)),
     refuse("SetCredential", |c, i| credential(&mut c.credentials, i, false, true)),

@@ -32,16 +32,17 @@ pub(super) static MOUNT: Table<MountConfig> = Table::new(&[
     yes("TimeoutSec", |c, i| timeout(&mut c.timeout, i)),
 ]);
 
+// Units of these two kinds are read, checked and ordered, and not run.
 pub(super) static AUTOMOUNT: Table<AutomountConfig> = Table::new(&[
-    yes("Where", |c, i| path(&mut c.mount_point, i)),
+    warn("Where", |c, i| path(&mut c.mount_point, i)),
     warn("ExtraOptions", |c, i| text(&mut c.extra_options, i)),
-    yes("DirectoryMode", |c, i| mode(&mut c.directory_mode, i)),
+    warn("DirectoryMode", |c, i| mode(&mut c.directory_mode, i)),
     warn("TimeoutIdleSec", |c, i| optional_span(&mut c.timeout_idle, i)),
 ]);
 
 pub(super) static SWAP: Table<SwapConfig> = Table::new(&[
-    yes("What", |c, i| path(&mut c.what, i)),
-    yes("Priority", |c, i| optional_number(&mut c.priority, i, -1..=32767, "a priority from -1 to 32767")),
-    yes("Options", |c, i| options(&mut c.options, i)),
-    yes("TimeoutSec", |c, i| timeout(&mut c.timeout, i)),
+    warn("What", |c, i| path(&mut c.what, i)),
+    warn("Priority", |c, i| optional_number(&mut c.priority, i, -1..=32767, "a priority from -1 to 32767")),
+    warn("Options", |c, i| options(&mut c.options, i)),
+    warn("TimeoutSec", |c, i| timeout(&mut c.timeout, i)),
 ]);

@@ -163,7 +163,8 @@ pub(super) static SERVICE: Table<ServiceConfig> = Table::new(&[
     }),
     silent("BusPolicy"),
     yes("NonBlocking", |c, i| boolean(&mut c.non_blocking, i)),
-    yes("RootDirectoryStartOnly", |c, i| boolean(&mut c.root_directory_start_only, i)),
+    // As long as `RootDirectory=` itself is refused.
+    warn("RootDirectoryStartOnly", |c, i| boolean(&mut c.root_directory_start_only, i)),
     yes("PermissionsStartOnly", |c, i| boolean(&mut c.permissions_start_only, i)),
     yes("ReloadSignal", |c, i| signal(&mut c.reload_signal, i)),
     warn("USBFunctionDescriptors", |_, i| Ok(Effect::from(!i.value.is_empty()))),

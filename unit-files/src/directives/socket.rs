@@ -132,7 +132,14 @@ pub(super) static SOCKET: Table<SocketConfig> = Table::new(&[
     }),
     yes("RemoveOnStop", |c, i| boolean(&mut c.remove_on_stop, i)),
     yes("Symlinks", |c, i| list_with(&mut c.symlinks, i, Escapes::C, clean_path)),
-    yes("FileDescriptorName", |c, i| optional_text(&mut c.fd_name, i)),
+    yes("FileDescriptorName", |c, i| {
+        // A colon would make two names of it in `LISTEN_FDNAMES`.
+        let name = expand(i)?;
+        if name.len() > 255 || name.chars().any(|c| c == ':' || c.is_control()) {
+            return Err(expected(&name, "a name without ':'"));
+        }
+        optional_text(&mut c.fd_name, i)
+    }),
     yes("TriggerLimitIntervalSec", |c, i| optional_span(&mut c.trigger_limit_interval, i)),
     yes("TriggerLimitBurst", |c, i| optional_number(&mut c.trigger_limit_burst, i, 0..=u32::MAX, "a number")),
     warn("PollLimitIntervalSec", |_, i| Ok(Effect::from(!i.value.is_empty()))),

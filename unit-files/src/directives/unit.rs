@@ -2,12 +2,12 @@
 
 use crate::condition::{Condition, ConditionKind};
 use crate::name::UnitName;
-use crate::unit::{CollectMode, DependencyKind, EmergencyAction, Health, InstallInfo, JobMode, Unit};
+use crate::unit::{DependencyKind, EmergencyAction, Health, InstallInfo, JobMode, Unit};
 use crate::value::{expected, parse_bool};
 use crate::words::Escapes;
 
 use super::setters::{boolean, choice, clean_path, list, list_with, optional_path, optional_span, optional_text, text, unsigned};
-use super::{Effect, Input, Outcome, Table, ignored, warn, yes};
+use super::{Effect, Input, Outcome, Table, ignored, silent, warn, yes};
 
 const ACTIONS: &[(&str, EmergencyAction)] = &[
     ("none", EmergencyAction::None),
@@ -165,7 +165,13 @@ static DEPENDENCIES: [super::Row<Unit>; 19] = dependencies![
 
 static PLAIN: [super::Row<Unit>; 32] = [
     yes("Description", |u, i| text(&mut u.description, i)),
-    yes("Documentation", |u, i| list(&mut u.documentation, i)),
+    yes("Documentation", |u, i| {
+        list_with(&mut u.documentation, i, Escapes::C, |word| {
+            let schemes = ["http://", "https://", "file:/", "info:", "man:"];
+            let known = schemes.iter().any(|scheme| word.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));
+            if known { Ok(word.to_owned()) } else { Err(expected(word, "an address (http:, https:, file:, info:, man:)")) }
+        })
+    }),
     yes("SourcePath", |u, i| optional_path(&mut u.source_path, i)),
     yes("DefaultDependencies", |u, i| boolean(&mut u.default_dependencies, i)),
     yes("RequiresMountsFor", |u, i| mounts_for(&mut u.requires_mounts_for, i)),
@@ -201,10 +207,8 @@ static PLAIN: [super::Row<Unit>; 32] = [
     yes("IgnoreOnIsolate", |u, i| boolean(&mut u.ignore_on_isolate, i)),
     yes("StopWhenUnneeded", |u, i| boolean(&mut u.stop_when_unneeded, i)),
     warn("SurviveFinalKillSignal", |u, i| boolean(&mut u.survive_final_kill_signal, i)),
-    yes("CollectMode", |u, i| {
-        let modes = [("inactive", CollectMode::Inactive), ("inactive-or-failed", CollectMode::InactiveOrFailed)];
-        choice(&mut u.collect_mode, i, &modes, "a collect mode (inactive, inactive-or-failed)")
-    }),
+    // Units stay loaded; `reset-failed` forgets a failure.
+    silent("CollectMode"),
     yes("X-Health", |u, i| health(&mut u.health, i)),
     yes("X-Init-Allow-Unsupported", |u, i| list(&mut u.allow_unsupported, i)),
 ];

@@ -2,6 +2,8 @@
 
 mod args;
 mod cursor;
+#[cfg(test)]
+mod filter_tests;
 mod output;
 pub mod times;
 mod vacuum;
