@@ -18,10 +18,6 @@ use crate::policy::next_check;
 use crate::state::Event;
 use crate::status::{AgentState, Problem, Status};
 
-/// The socket that the command line uses.
-pub const CONTROL: &str = "/run/garboard/update/control";
-/// The socket for Prometheus: HTTP.
-pub const METRICS: &str = "/run/garboard/update/metrics";
 const MAX_REQUEST: u64 = 64 << 10;
 const NO_SERVER: &str = "no update server is set (garboard.update.server in the cloud-config)";
 
@@ -132,7 +128,7 @@ async fn carry_out(agent: &mut Agent, request: &Request) -> Result<String, Agent
             Ok(format!("version {version} is in place; the next boot starts it"))
         }
         Request::Rollback => {
-            let version = agent.rollback()?;
+            let version = agent.rollback().await?;
             Ok(format!("the next boot goes back to version {version}"))
         }
         Request::Pin { version } => {
@@ -182,8 +178,8 @@ pub async fn run(mut agent: Agent, metrics_tcp: Option<std::net::SocketAddr>) ->
     }
     let (sender, mut queue) = mpsc::channel::<Asked>(16);
     let shared = Arc::new(Mutex::new(agent.status.clone()));
-    serve_control(Path::new(CONTROL), sender)?;
-    serve_metrics(listen(Path::new(METRICS), 0o644)?, Arc::clone(&shared), agent.paths.status.clone());
+    serve_control(&agent.paths.control, sender)?;
+    serve_metrics(listen(&agent.paths.metrics, 0o644)?, Arc::clone(&shared), agent.paths.status.clone());
     if let Some(address) = metrics_tcp {
         serve_metrics_tcp(TcpListener::bind(address).await?, agent.paths.status.clone());
     }
@@ -355,12 +351,12 @@ async fn http(mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Un
     stream.shutdown().await
 }
 
-/// Asks the daemon; `None` when there is none.
+/// Asks the daemon at its socket; `None` when there is none.
 ///
 /// # Errors
 /// When it goes away before it has answered.
-pub async fn ask(request: &Request) -> std::io::Result<Option<Reply>> {
-    let Ok(stream) = UnixStream::connect(CONTROL).await else { return Ok(None) };
+pub async fn ask(control: &Path, request: &Request) -> std::io::Result<Option<Reply>> {
+    let Ok(stream) = UnixStream::connect(control).await else { return Ok(None) };
     let (reader, mut writer) = stream.into_split();
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');

@@ -12,7 +12,7 @@ use release_format::{
 use thiserror::Error;
 use tokio::time::sleep;
 
-use crate::fetch::{Body, FetchError, Source};
+use crate::fetch::{Body, FetchError, Meter, Source};
 
 /// After so many bytes it is noted how far it is. Besides these an interruption costs what the buffers of the connection held.
 const CHECKPOINT: u64 = 4 << 20;
@@ -23,8 +23,10 @@ const RANGE: u64 = 512 << 10;
 const NEAR: u64 = 32 << 10;
 /// Reading past so much is better than asking again.
 const SKIP: u64 = 256 << 10;
-/// Failures in a row without a byte of progress.
+/// Failures in a row without a whole payload between them.
 const ATTEMPTS: u32 = 8;
+/// The same for answers that come too slowly, each of which has taken a minute to be found out.
+const SLOW_ATTEMPTS: u32 = 2;
 /// How often bytes that are wrong are fetched again: a proxy may have mangled them.
 const WRONG: u32 = 2;
 /// A server that wants to be left alone for longer ends this run.
@@ -128,8 +130,16 @@ impl Download {
             }
         }
         let before: u64 = self.plan.fetches.iter().take(usize::try_from(done).unwrap_or(usize::MAX)).map(|fetch| fetch.len).sum();
-        let mut reader =
-            Reader { source, download: self, body: None, rest: Bytes::new(), whole: false, received: before, of: self.bytes() };
+        let mut reader = Reader {
+            source,
+            download: self,
+            body: None,
+            rest: Bytes::new(),
+            whole: false,
+            received: before,
+            of: self.bytes(),
+            meter: source.meter(),
+        };
         let mut since = 0;
         for (number, fetch) in (0_u64..).zip(&self.plan.fetches).skip(usize::try_from(done).unwrap_or(usize::MAX)) {
             if since + fetch.len > CHECKPOINT {
@@ -150,7 +160,7 @@ impl Download {
         decoder: &mut ChunkDecoder,
         sink: &mut dyn Sink,
     ) -> Result<(), DownloadError> {
-        let (mut failures, mut wrong) = (0, 0);
+        let (mut failures, mut wrong, mut reached) = (0, 0, fetch.offset);
         'anew: loop {
             let mut range = RangeDecoder::new(&self.map, &self.index, fetch, &mut *decoder);
             let end = fetch.offset + fetch.len;
@@ -163,18 +173,31 @@ impl Download {
                 let piece = match reader.piece(number, fetch, at).await {
                     Ok(piece) => piece,
                     Err(error) if error.is_passing() => {
+                        // Only whole payloads count: what comes again and again is no progress.
+                        let resumed = range.resume_at();
+                        if resumed > reached {
+                            (reached, failures) = (resumed, 0);
+                        }
+                        // With a little of it before each failure it would go on for years.
+                        if failures == 0
+                            && let Some((rate, least)) = reader.meter.too_slow()
+                        {
+                            return Err(FetchError::TooSlow { url: "the pack".to_owned(), rate, least }.into());
+                        }
                         failures += 1;
-                        let wait = error.retry_after().unwrap_or_else(|| Duration::from_millis(250 << failures.min(8)));
-                        if failures >= ATTEMPTS || wait > PATIENCE {
+                        let wait = error.retry_after().unwrap_or_else(|| reader.source.pause().saturating_mul(1 << (failures - 1).min(7)));
+                        let attempts = if matches!(error, FetchError::TooSlow { .. }) { SLOW_ATTEMPTS } else { ATTEMPTS };
+                        if failures >= attempts || wait > PATIENCE {
                             return Err(error.into());
                         }
                         sleep(wait).await;
-                        range.resume_at();
+                        if matches!(error, FetchError::Busy { .. }) {
+                            reader.meter.restart();
+                        }
                         continue;
                     }
                     Err(error) => return Err(error.into()),
                 };
-                failures = 0;
                 let pushed = range.push(&piece, &mut |write: Write<'_>| Ok::<(), DownloadError>(sink.write(&write)?));
                 match pushed {
                     Ok(()) => sink.progress(reader.received, reader.of),
@@ -203,6 +226,8 @@ struct Reader<'a> {
     whole: bool,
     received: u64,
     of: u64,
+    /// Of all answers together.
+    meter: Meter,
 }
 
 impl Reader<'_> {
@@ -232,6 +257,7 @@ impl Reader<'_> {
                     match body.next().await? {
                         Some(piece) => {
                             self.received += piece.len() as u64;
+                            self.meter.add(piece.len() as u64);
                             self.rest = piece;
                         }
                         // The answer ended where it said it would; the rest has to be asked for.
@@ -269,6 +295,7 @@ impl Reader<'_> {
                 break;
             }
             let Some(mut piece) = body.next().await? else { break };
+            self.meter.add(piece.len() as u64);
             if piece.len() as u64 > before {
                 let _ = piece.split_to(usize::try_from(before).unwrap_or(usize::MAX));
                 self.rest = piece;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use disk_layout::gpt::Geometry;
 use disk_layout::{PartitionRole, SlotName, Version};
-use release_format::Name;
+use release_format::{Name, StateFloor};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -15,6 +15,8 @@ use crate::commit::Running;
 use crate::target::{Area, Target};
 
 const BOOT: &str = "/run/garboard/boot.json";
+/// What the image's programs do to state, as its builder has noted.
+const FLOOR: &str = "/usr/share/garboard/update/state.json";
 /// Buffers and places of direct reads are multiples of this.
 const ALIGN: u64 = 4096;
 const BOUNCE: usize = 1 << 20;
@@ -68,6 +70,8 @@ pub struct Host {
     pub image: Name,
     /// The architecture.
     pub architecture: Name,
+    /// What the running image's programs do to state, as its builder has noted.
+    pub floor: StateFloor,
 }
 
 impl Host {
@@ -97,7 +101,8 @@ impl Host {
         let architecture = std::env::consts::ARCH.parse().map_err(|error: release_format::NameError| bad(release, error.to_string()))?;
         let machine_id = fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned();
         let running = Running { slot, version, root_hash: *digest.as_bytes() };
-        Ok(Self { running, disk: record.disk.into(), uki: record.uki, machine_id, image, architecture })
+        let floor = read_floor(Path::new(FLOOR))?;
+        Ok(Self { running, disk: record.disk.into(), uki: record.uki, machine_id, image, architecture, floor })
     }
 
     /// The device of a partition, by its number.
@@ -113,6 +118,15 @@ impl Host {
         });
         let entry = found.ok_or_else(|| HostError::File { path: sys, reason: format!("no partition {}", role.number()) })?;
         Ok(Path::new("/dev").join(entry.file_name()))
+    }
+}
+
+/// An image from before there was such a file says nothing.
+fn read_floor(path: &Path) -> Result<StateFloor, HostError> {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(StateFloor::default()),
+        Err(error) => Err(HostError::File { path: path.to_owned(), reason: error.to_string() }),
+        Ok(text) => serde_json::from_slice(&text).map_err(|error| HostError::File { path: path.to_owned(), reason: error.to_string() }),
     }
 }
 

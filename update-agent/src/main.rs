@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use update_agent::agent::{Agent, Paths, system_clock};
 use update_agent::daemon::{self, Reply, Request};
 use update_agent::esp::mounted::MountedEsp;
+use update_agent::etcd::HostEtcd;
 use update_agent::host::{Host, HostDisk};
 use update_agent::settings::Settings;
 use update_agent::state::State;
@@ -101,6 +102,7 @@ fn agent() -> anyhow::Result<Agent> {
         state,
         target: Box::new(target),
         esp: Box::new(esp),
+        etcd: Box::new(HostEtcd::default()),
         status: Status::default(),
         retry_after: None,
         clock: system_clock,
@@ -138,7 +140,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Request::Pin { version: Some(version.map_or_else(|| current_status().map(|status| status.version), Ok)?) }
         }
     };
-    let reply = match daemon::ask(&request).await? {
+    let reply = match daemon::ask(&Paths::default().control, &request).await? {
         Some(reply) => reply,
         None => daemon::handle(&mut agent()?, request.clone()).await,
     };

@@ -40,6 +40,12 @@ pub struct Settings {
     pub limit: Option<u64>,
     /// Bytes a second at least, over a minute.
     pub min_rate: u64,
+    /// That minute, in seconds: not to be set by people.
+    #[serde(skip)]
+    pub rate_span: u64,
+    /// Milliseconds of the first pause after a line broke; each is twice as long as the one before. Not to be set by people.
+    #[serde(skip)]
+    pub retry_pause: u64,
     /// Seconds without a byte after which a connection is given up.
     pub stall: u64,
     /// A proxy for everything.
@@ -66,6 +72,8 @@ impl Default for Settings {
             interval: 3600,
             limit: None,
             min_rate: 1024,
+            rate_span: 60,
+            retry_pause: 500,
             stall: 30,
             proxy: None,
             windows: Vec::new(),

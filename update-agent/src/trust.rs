@@ -2,6 +2,7 @@
 //! state, so that nobody can go back to older metadata, or hold the host on metadata that has expired.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use release_format::{Channel, FormatError, Name, channel_target, limits};
@@ -13,11 +14,15 @@ use tough::{
 use url::Url;
 
 use crate::fetch::{FetchError, Source};
+use crate::roots;
 
 /// A base for the names of metadata; only the paths behind it are used.
 const BASE: &str = "repository:///";
 /// More than any kind of metadata may have; each kind's own limit is below.
 const MAX_METADATA: u64 = 4 << 20;
+
+/// The kind of errors of a full state partition.
+pub const STATE_FULL: &str = "state-full";
 
 /// Why metadata is not believed. [`TrustError::kind`] is stable.
 #[derive(Debug, Error)]
@@ -43,6 +48,14 @@ pub enum TrustError {
         /// How long the server asked to be left alone.
         retry_after: Option<std::time::Duration>,
     },
+    /// What was seen cannot be kept.
+    #[error("{}: {source}", path.display())]
+    Keep {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The channel is not what it should be.
     #[error(transparent)]
     Format(#[from] FormatError),
@@ -59,6 +72,8 @@ impl TrustError {
             Self::NoRoot { .. } => "no-update-root",
             Self::Fetch(error) => error.kind(),
             Self::Metadata { kind, .. } => kind,
+            Self::Keep { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => STATE_FULL,
+            Self::Keep { .. } => "state",
             Self::Format(error) => error.kind(),
             Self::NoChannel(_) => "no-channel",
         }
@@ -85,8 +100,14 @@ pub struct Wanted {
     pub architecture: Name,
 }
 
+/// Root metadata as they came.
+type Seen = Arc<Mutex<Vec<Vec<u8>>>>;
+
 #[derive(Clone, Debug)]
-struct SourceTransport(Source);
+struct SourceTransport {
+    source: Source,
+    roots: Seen,
+}
 
 #[async_trait]
 impl Transport for SourceTransport {
@@ -97,7 +118,12 @@ impl Transport for SourceTransport {
             TransportError::new_with_cause(kind, url.as_str(), error)
         };
         // Read here and bounded, since the stream that tough wants must be shareable between threads.
-        let bytes = self.0.get(path, MAX_METADATA).await.map_err(failed)?;
+        let bytes = self.source.get(path, MAX_METADATA).await.map_err(failed)?;
+        if path.ends_with(".root.json")
+            && let Ok(mut roots) = self.roots.lock()
+        {
+            roots.push(bytes.clone());
+        }
         Ok(Box::pin(futures_util::stream::once(std::future::ready(Ok(bytes::Bytes::from(bytes))))))
     }
 }
@@ -109,6 +135,8 @@ impl Transport for SourceTransport {
 /// When anything is not as it should be.
 pub async fn channel(source: &Source, trust: &Trust, wanted: &Wanted, waive_expiry: bool, now: u64) -> Result<Channel, TrustError> {
     let root = tokio::fs::read(&trust.root).await.map_err(|source| TrustError::NoRoot { path: trust.root.clone(), source })?;
+    let root = roots::newest(root, &trust.datastore);
+    let seen = Seen::default();
     let url = |path: &str| Url::parse(&format!("{BASE}{path}")).map_err(|_| FetchError::Address(path.to_owned()));
     let enforcement = if waive_expiry { ExpirationEnforcement::Unsafe } else { ExpirationEnforcement::Safe };
     let limits = Limits {
@@ -118,14 +146,17 @@ pub async fn channel(source: &Source, trust: &Trust, wanted: &Wanted, waive_expi
         max_snapshot_size: 1 << 20,
         max_root_updates: 256,
     };
-    let repository = RepositoryLoader::new(&root, url("metadata/")?, url("targets/")?)
-        .transport(SourceTransport(source.clone()))
+    let loaded = RepositoryLoader::new(&root, url("metadata/")?, url("targets/")?)
+        .transport(SourceTransport { source: source.clone(), roots: Arc::clone(&seen) })
         .limits(limits)
         .datastore(&trust.datastore)
         .expiration_enforcement(enforcement)
         .load()
-        .await
-        .map_err(distrust)?;
+        .await;
+    // New keys count from when they are known, whatever is wrong with the rest.
+    let seen = seen.lock().map(|mut seen| std::mem::take(&mut *seen)).unwrap_or_default();
+    roots::keep(&root, &seen, &trust.datastore).map_err(|source| TrustError::Keep { path: trust.datastore.clone(), source })?;
+    let repository = loaded.map_err(distrust)?;
     if waive_expiry {
         for (role, expires) in [("root", repository.root().signed.expires), ("targets", repository.targets().signed.expires)] {
             if u64::try_from(expires.as_second()).unwrap_or(0) <= now {
@@ -139,6 +170,14 @@ pub async fn channel(source: &Source, trust: &Trust, wanted: &Wanted, waive_expi
     }
     let name = TargetName::new(channel_target(&wanted.channel, &wanted.image, &wanted.architecture)).map_err(distrust)?;
     let targets = &repository.targets().signed.targets;
+    // Names are a single part of a path; only the channel's is ever asked for, but who signs others means harm.
+    if let Some(bad) = targets.keys().find(|name| name.raw() != name.resolved() || name.raw().contains('/')) {
+        return Err(TrustError::Metadata {
+            kind: "metadata-path",
+            message: format!("the target '{}' leads out of its directory", bad.raw()),
+            retry_after: None,
+        });
+    }
     if targets.get(&name).is_some_and(|target| target.length > limits::MAX_CHANNEL) {
         return Err(FetchError::TooLarge { url: name.raw().to_owned(), limit: limits::MAX_CHANNEL }.into());
     }
@@ -159,6 +198,8 @@ fn distrust(error: TufError) -> TrustError {
             let kind = if matches!(fetch, FetchError::TooLarge { .. }) { "metadata-too-large" } else { fetch.kind() };
             found = Some((kind, fetch.to_string()));
             retry_after = fetch.retry_after();
+        } else if inner.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull) {
+            found = Some((STATE_FULL, format!("{error}: {inner}")));
         } else if let Some(kind) = inner.downcast_ref::<TufError>().and_then(kind_of) {
             found = Some((kind, inner.to_string()));
         }

@@ -159,6 +159,7 @@ fn root(recipe: &Recipe, request: &BuildRequest, progress: &dyn Progress) -> Res
     if let Some(root) = request.update_root.as_deref().or(recipe.update_root.as_deref()) {
         input.entries.push(release::trusted_root(root)?);
     }
+    input.entries.push(release::state_floor_file(&unpacked.manifest)?);
     let output = steps::apply(&mut tree, &input)?;
     for text in &output.warnings {
         progress.event(Event::Warning { text: text.clone() });

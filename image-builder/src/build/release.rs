@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use disk_layout::hash_area_blocks;
 use publisher::parts::{ENDING, FileRange, PARTS_FILE, Parts, ROOT_FILE, UKI_FILE, state_floor};
-use release_format::Name;
+use release_format::{Name, StateFloor};
 
 use super::manifest::ManifestPackage;
 use super::{ARCHITECTURE, BuildRequest};
@@ -27,17 +27,33 @@ use crate::whole_file;
 /// Where the update agent finds the root of trust.
 pub const TRUSTED_ROOT: &str = "usr/share/garboard/update/root.json";
 
-/// The file that makes an image trust updates.
-pub fn trusted_root(path: &Path) -> Result<Entry> {
-    let bytes = fs::read(path).with_context(|| format!("cannot read the root of trust {}", path.display()))?;
-    publisher::check_trusted_root(&bytes, path)?;
-    Ok(Entry {
-        path: TRUSTED_ROOT.to_owned(),
+/// Where the update agent finds what the image's programs do to a host's state.
+const STATE_FLOOR: &str = "usr/share/garboard/update/state.json";
+
+fn entry(path: &str, bytes: Vec<u8>) -> Entry {
+    Entry {
+        path: path.to_owned(),
         what: What::File(Body::from_bytes(bytes)),
         mode: 0o644,
         owner: "root".to_owned(),
         group: "root".to_owned(),
-    })
+    }
+}
+
+fn floor(packages: &[ManifestPackage]) -> StateFloor {
+    state_floor(packages.iter().map(|package| (package.name.as_str(), package.version.as_str())))
+}
+
+/// The file that says what the image's programs do to a host's state: the same as the release will say.
+pub fn state_floor_file(packages: &[ManifestPackage]) -> Result<Entry> {
+    Ok(entry(STATE_FLOOR, serde_json::to_vec(&floor(packages))?))
+}
+
+/// The file that makes an image trust updates.
+pub fn trusted_root(path: &Path) -> Result<Entry> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read the root of trust {}", path.display()))?;
+    publisher::check_trusted_root(&bytes, path)?;
+    Ok(entry(TRUSTED_ROOT, bytes))
 }
 
 /// Writes the release parts; says which files they are.
@@ -91,7 +107,7 @@ fn write_into(
         root: FileRange { file, offset, size: image.root_size },
         extents: image.extents.iter().map(|extent| (extent.path.clone().unwrap_or_default(), extent.len)).collect(),
         sections: uki::layout(&image.uki).context("the UKI cannot be read back")?,
-        state: state_floor(packages.iter().map(|package| (package.name.as_str(), package.version.as_str()))),
+        state: floor(packages),
     };
     let uki = directory.join(UKI_FILE);
     let whole = |path: &Path, bytes: &[u8]| whole_file::write(path, bytes).with_context(|| format!("cannot write {}", path.display()));

@@ -9,10 +9,11 @@ use super::ESP_LOCK;
 use crate::commit::CommitError;
 use crate::download::DownloadError;
 use crate::fetch::FetchError;
+use crate::floor::Older;
 use crate::host::HostError;
 use crate::slots::SlotError;
-use crate::state::{LAYOUT, StateError};
-use crate::trust::TrustError;
+use crate::state::StateError;
+use crate::trust::{STATE_FULL, TrustError};
 use crate::verity::VerityError;
 
 /// Why something asked for was not done. [`AgentError::kind`] is stable.
@@ -48,12 +49,22 @@ pub enum AgentError {
         running: Version,
     },
     /// What the newer version did to state cannot be undone.
-    #[error("version {version} reads state layout {layout}, and this host's state has {LAYOUT}: going back is not possible")]
+    #[error("version {version} has {} {}, and this host's state has been used with {}: going back is not possible", older.what, older.release, older.state)]
     StateFloor {
         /// The version.
         version: Version,
-        /// What it reads.
-        layout: u32,
+        /// In what.
+        older: Older,
+    },
+    /// etcd runs, and its data are not saved.
+    #[error(
+        "version {version} brings another etcd, and there is no snapshot of its data: {reason}; with etcd.service stopped none is needed"
+    )]
+    Snapshot {
+        /// The version.
+        version: Version,
+        /// Why not.
+        reason: String,
     },
     /// It failed, or was set aside.
     #[error("version {version} is not taken: {reason}")]
@@ -81,16 +92,19 @@ impl AgentError {
         match self {
             Self::Host(_) => "host",
             Self::State(StateError::Layout { .. }) => "state-layout",
-            Self::State(StateError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => "state-full",
+            Self::State(StateError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => STATE_FULL,
             Self::State(_) => "state",
             Self::Trust(error) => error.kind(),
             Self::Fetch(error) | Self::Download(DownloadError::Fetch(error)) => error.kind(),
             Self::Download(DownloadError::Format(error)) => error.kind(),
+            // A partition of the disk is never full; the journal and the copy of the UKI are on state.
+            Self::Download(DownloadError::Sink(error)) if error.source.kind() == io::ErrorKind::StorageFull => STATE_FULL,
             Self::Download(DownloadError::Sink(_)) => "disk-write",
             Self::Commit(error) => error.kind(),
             Self::NoServer => "no-server",
             Self::Downgrade { .. } => "downgrade",
             Self::StateFloor { .. } => "state-floor",
+            Self::Snapshot { .. } => "etcd-snapshot",
             Self::NotTaken { .. } => "not-taken",
             Self::NoRollback(_) => "no-rollback",
             Self::Lock(_) => "lock",

@@ -15,10 +15,10 @@ use crate::fetch::Source;
 use crate::fetch::bundle::Bundle;
 use crate::recovery::{Copies, Standing};
 use crate::slots::{Content, SlotError, Slots};
-use crate::state::{Fate, Journal, LAYOUT, Phase, State, StateError};
+use crate::state::{Fate, Journal, Phase, State, StateError};
 use crate::status::{AgentState, Status};
 use crate::target::{Area, Target};
-use crate::trust::{Wanted, channel};
+use crate::trust::Wanted;
 use crate::verity::{VerityError, hex};
 
 impl Agent {
@@ -37,7 +37,7 @@ impl Agent {
         let source = Source::Bundle(bundle);
         self.say(AgentState::Checking, Some(&version), "verifying the bundle");
         eprintln!("update-agent: the expiry of timestamp and snapshot does not count for a bundle; signatures, versions and all else do");
-        let list = channel(&source, &self.trust(), &wanted, true, (self.clock)()).await?;
+        let list = self.believe(&source, &wanted, true).await?;
         let reason = |reason: &str| AgentError::NotTaken { version: version.clone(), reason: reason.to_owned() };
         let entry = list.release(&version).ok_or_else(|| reason("the bundle's channel does not list it"))?.clone();
         if !entry.is_offered() {
@@ -71,8 +71,8 @@ impl Agent {
             return Err(AgentError::Downgrade { version, running: self.host.running.version.clone() });
         }
         let release = download::release(source, list, entry).await?;
-        if older && release.state.layout != 0 && release.state.layout < LAYOUT {
-            return Err(AgentError::StateFloor { version, layout: release.state.layout });
+        if older {
+            self.may_go_back(&version, &release.state)?;
         }
         let image = image_of(&release)?;
         let before = self.state.journal()?;
@@ -132,6 +132,7 @@ impl Agent {
         }
         journal.phase = Phase::Filled;
         self.state.set_journal(Some(&journal))?;
+        self.save_etcd(&version, &release.state).await?;
         self.say(AgentState::Committing, Some(&version), format!("version {version} is made bootable"));
         if older {
             let fate = Fate {
@@ -253,9 +254,7 @@ impl Sink for Writer<'_> {
         self.journal.fetches = fetches;
         self.status.counters.received += received.saturating_sub(self.journal.fetched);
         self.journal.fetched = received;
-        self.state
-            .set_journal(Some(&*self.journal))
-            .map_err(|error| SinkError { what: "the journal".to_owned(), source: io::Error::other(error.to_string()) })
+        self.state.set_journal(Some(&*self.journal)).map_err(|error| SinkError { what: "the journal".to_owned(), source: error.into_io() })
     }
 
     fn progress(&mut self, received: u64, of: u64) {

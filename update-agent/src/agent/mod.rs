@@ -1,5 +1,6 @@
 //! The agent: brings metadata, policy, download and commit together, and remembers.
 
+mod crossing;
 mod error;
 mod install;
 mod outcome;
@@ -15,6 +16,7 @@ use uuid::Uuid;
 use crate::commit::{CommitError, Uki};
 use crate::esp::fat::Volume;
 use crate::esp::{EspFiles, is_spent};
+use crate::etcd::Etcd;
 use crate::fetch::Source;
 use crate::fetch::http::Http;
 use crate::host::Host;
@@ -25,7 +27,7 @@ use crate::slots::{Content, Slots};
 use crate::state::{Event, Phase, State};
 use crate::status::{AgentState, Problem, Status};
 use crate::target::Target;
-use crate::trust::{Trust, Wanted, channel};
+use crate::trust::{STATE_FULL, Trust, Wanted, channel};
 
 pub use error::AgentError;
 
@@ -43,6 +45,10 @@ pub struct Paths {
     pub reboot_needed: PathBuf,
     /// The ESP's lock; none in tests.
     pub esp_lock: Option<PathBuf>,
+    /// The socket that the command line uses.
+    pub control: PathBuf,
+    /// The socket for Prometheus: HTTP.
+    pub metrics: PathBuf,
 }
 
 impl Default for Paths {
@@ -52,6 +58,8 @@ impl Default for Paths {
             status: "/run/garboard/update/status.json".into(),
             reboot_needed: "/run/garboard/update/reboot-needed".into(),
             esp_lock: Some(ESP_LOCK.into()),
+            control: "/run/garboard/update/control".into(),
+            metrics: "/run/garboard/update/metrics".into(),
         }
     }
 }
@@ -81,6 +89,8 @@ pub struct Agent {
     pub target: Box<dyn Target>,
     /// Its ESP.
     pub esp: Box<dyn EspFiles>,
+    /// The etcd of this host.
+    pub etcd: Box<dyn Etcd>,
     /// What it says about itself.
     pub status: Status,
     /// How long the server asked to be left alone, in seconds, by the last failure.
@@ -172,6 +182,7 @@ impl Agent {
         drop(lock);
         self.state.keep_reserve()?;
         self.note_outcome()?;
+        self.note_floors(&slots)?;
         self.publish();
         Ok(())
     }
@@ -199,6 +210,17 @@ impl Agent {
 
     fn trust(&self) -> Trust {
         Trust { root: self.paths.update_root.clone(), datastore: self.state.datastore() }
+    }
+
+    /// Fetches and verifies the channel; when there is no room to remember what was seen, again without the reserve.
+    async fn believe(&self, source: &Source, wanted: &Wanted, waive_expiry: bool) -> Result<Channel, AgentError> {
+        let now = (self.clock)();
+        match channel(source, &self.trust(), wanted, waive_expiry, now).await {
+            Err(error) if error.kind() == STATE_FULL && self.state.release_reserve() => {
+                Ok(channel(source, &self.trust(), wanted, waive_expiry, now).await?)
+            }
+            result => Ok(result?),
+        }
     }
 
     fn decision(&self, channel: &Channel, asked: bool) -> Result<Decision, AgentError> {
@@ -230,7 +252,7 @@ impl Agent {
         }
         let wanted =
             Wanted { channel: self.settings.channel.clone(), image: self.host.image.clone(), architecture: self.host.architecture.clone() };
-        let list = channel(&source, &self.trust(), &wanted, false, (self.clock)()).await?;
+        let list = self.believe(&source, &wanted, false).await?;
         self.status.checked = Some((self.clock)());
         self.status.error = None;
         let decision = self.decision(&list, asked)?;
@@ -268,11 +290,12 @@ impl Agent {
             return Ok(None);
         }
         let entry = match (decision, &wish.retry) {
-            (Decision::Take(entry), _) => *entry,
+            // Who names an older version does not want a newer one.
             (_, Some(version)) if wish.downgrade => match list.release(version) {
                 Some(entry) if entry.is_offered() && *version != self.host.running.version => entry.clone(),
                 _ => return Err(AgentError::NotTaken { version: version.clone(), reason: "the channel does not offer it".to_owned() }),
             },
+            (Decision::Take(entry), _) => *entry,
             _ => return Ok(None),
         };
         let source = self.source()?;

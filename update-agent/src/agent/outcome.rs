@@ -68,7 +68,7 @@ impl Agent {
     ///
     /// # Errors
     /// When there is none, or it does not verify.
-    pub fn rollback(&mut self) -> Result<Version, AgentError> {
+    pub async fn rollback(&mut self) -> Result<Version, AgentError> {
         let nothing = |reason: String| AgentError::NoRollback(reason);
         let slot = self.host.running.slot.other();
         let Content::Image { version, root_hash } = Slots::read(&*self.target)?.get(slot).clone() else {
@@ -92,6 +92,11 @@ impl Agent {
             && digest_on_disk(&*self.target, &name, None).map_err(CommitError::from)? != Some(uki.sha256)
         {
             return Err(nothing(format!("the UKI of version {version} is damaged")));
+        }
+        // What never said what it reads is from before anything had to be said.
+        if let Some(floor) = self.state.versions()?.floors.get(&hex(&root_hash)).cloned() {
+            self.may_go_back(&version, &floor)?;
+            self.save_etcd(&version, &floor).await?;
         }
         let running = self.host.running.clone();
         let reason = format!("somebody went back to version {version}");

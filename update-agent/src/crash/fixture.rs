@@ -1,5 +1,6 @@
 //! A small disk with real tables, real FAT32 and real hash trees, and releases for it.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use disk_layout::{
@@ -7,6 +8,7 @@ use disk_layout::{
     partuuids_of_root_hash,
 };
 use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions, format_volume};
+use release_format::StateFloor;
 use ring::digest::{SHA256, digest};
 use uuid::Uuid;
 
@@ -30,6 +32,8 @@ pub struct Release {
     pub image: Image,
     pub root: Vec<u8>,
     pub uki: Vec<u8>,
+    /// What it does to state.
+    pub floor: StateFloor,
 }
 
 fn noise(seed: &str, len: usize) -> Vec<u8> {
@@ -60,7 +64,14 @@ impl Release {
         uki.extend(noise(&format!("uki {version}"), UKI_LEN));
         let sha256 = digest(&SHA256, &uki).as_ref().try_into().unwrap();
         let record = Uki { version: version.parse().unwrap(), root_hash, len: uki.len() as u64, sha256 };
-        Self { image: Image { superblock, uki: record }, root, uki }
+        let floor = StateFloor { layout: 1, components: BTreeMap::new() };
+        Self { image: Image { superblock, uki: record }, root, uki, floor }
+    }
+
+    /// With other programs that keep state.
+    pub fn with_floor(version: &str, layout: u32, components: &[(&str, &str)]) -> Self {
+        let components = components.iter().map(|(name, version)| ((*name).to_owned(), (*version).to_owned())).collect();
+        Self { floor: StateFloor { layout, components }, ..Self::new(version) }
     }
 
     pub fn running(&self, slot: SlotName) -> Running {

@@ -20,6 +20,10 @@ const MAX_FILES: usize = 4096;
 const MAX_HEADER: u64 = 64 << 10;
 const PIECE: u64 = 256 << 10;
 
+/// A file may take its time.
+pub(super) const PACE: Pace =
+    Pace { stall: Duration::from_secs(600), least: 0, span: Duration::from_secs(600), most: None, pause: Duration::from_millis(10) };
+
 /// `bundle.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct BundleHeader {
@@ -103,7 +107,6 @@ impl Bundle {
                 Some((read.map(|()| Bytes::from(piece)), at + count))
             }
         });
-        let pace = Pace { stall: Duration::from_secs(600), least: 0, most: None };
-        Ok(Body::new(path.to_owned(), Box::pin(pieces), offset.min(len), Some(len), pace))
+        Ok(Body::new(path.to_owned(), Box::pin(pieces), offset.min(len), Some(len), PACE))
     }
 }

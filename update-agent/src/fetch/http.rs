@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, HeaderMap, RANGE, RETRY_AFTER};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, DATE, HeaderMap, RANGE, RETRY_AFTER};
 use reqwest::{Client, Proxy, Response, StatusCode};
 use url::Url;
 
@@ -14,8 +14,9 @@ use crate::settings::Settings;
 
 const CONNECT: Duration = Duration::from_secs(20);
 const REDIRECTS: usize = 5;
-/// Skipping so much of what was not asked for is better than asking again.
-const WORTH_SKIPPING: u64 = 64 << 10;
+/// A file that is wanted to its end from about its beginning is asked for as a whole. Not from farther on: what broke off there would come
+/// again from its beginning, and might break off there again.
+const WORTH_SKIPPING: u64 = 4 << 10;
 
 /// A repository on a web server.
 #[derive(Clone, Debug)]
@@ -51,10 +52,16 @@ impl Http {
         if let Some(proxy) = &settings.proxy {
             builder = builder.proxy(Proxy::all(proxy).map_err(bad)?);
         }
-        let pace = Pace { stall: Duration::from_secs(settings.stall), least: settings.min_rate, most: settings.limit };
+        let (stall, span) = (Duration::from_secs(settings.stall), Duration::from_secs(settings.rate_span));
+        let pause = Duration::from_millis(settings.retry_pause);
+        let pace = Pace { stall, least: settings.min_rate, span, most: settings.limit, pause };
         // A limit below the least rate would never let anything through.
         let pace = Pace { least: pace.least.min(pace.most.map_or(u64::MAX, |most| most / 2)), ..pace };
         Ok(Self { client: builder.build().map_err(bad)?, base: base.clone(), pace })
+    }
+
+    pub(super) fn pace(&self) -> Pace {
+        self.pace
     }
 
     /// The URL of a file of the repository.
@@ -136,9 +143,23 @@ fn content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
     Some((first.parse().ok()?, last.parse().ok()?, total))
 }
 
-/// Seconds; the form with a date is not worth a parser, as clocks differ.
+/// Seconds, or a date: then what is left until it by the server's own clock, if it says that, since this host's may be wrong.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+    let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
+    let after = text(RETRY_AFTER)?;
+    if let Ok(seconds) = after.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let now = text(DATE).and_then(http_date).unwrap_or_else(|| jiff::Timestamp::now().as_second());
+    Some(Duration::from_secs(u64::try_from(http_date(after)?.saturating_sub(now)).unwrap_or(0)))
+}
+
+/// Seconds since 1970 of `Sun, 06 Nov 1994 08:49:37 GMT`, or of one of the two older forms that HTTP still allows.
+fn http_date(text: &str) -> Option<i64> {
+    let parsed = ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"]
+        .into_iter()
+        .find_map(|form| jiff::civil::DateTime::strptime(form, text).ok())?;
+    Some(parsed.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_second())
 }
 
 /// An error with what is behind it: the outer one alone says only that something failed.
@@ -169,11 +190,35 @@ mod tests {
     }
 
     #[test]
+    fn a_busy_server_may_say_until_when_in_seconds_or_as_a_date() {
+        let after = |retry: &str, date: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, retry.parse().unwrap());
+            if let Some(date) = date {
+                headers.insert(DATE, date.parse().unwrap());
+            }
+            retry_after(&headers).map(|after| after.as_secs())
+        };
+        // The server's clock counts, however wrong ours is.
+        let now = Some("Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(after("120", now), Some(120));
+        for date in ["Sun, 06 Nov 1994 09:49:37 GMT", "Sunday, 06-Nov-94 09:49:37 GMT", "Sun Nov  6 09:49:37 1994"] {
+            assert_eq!(after(date, now), Some(3600), "{date}");
+        }
+        assert_eq!(after("Sun, 06 Nov 1994 07:49:37 GMT", now), Some(0), "over already");
+        assert_eq!(after("Sun, 06 Nov 1994 09:49:37 GMT", None), Some(0), "by our clock");
+        assert!(after("Tue, 31 Dec 2199 23:59:59 GMT", Some("nonsense")).unwrap() > 1_000_000_000);
+        for bad in ["soon", "-5", "", "Sun, 06 Nov 1994 09:49:37 CET"] {
+            assert_eq!(after(bad, now), None, "{bad}");
+        }
+    }
+
+    #[test]
     fn paths_stay_in_the_repository() {
         let http = Http::new(&"http://127.0.0.1:1/repo/".parse().unwrap(), &Settings::default()).unwrap();
         assert_eq!(http.url("objects/a.map").unwrap().as_str(), "http://127.0.0.1:1/repo/objects/a.map");
         for bad in ["../x", "/etc/passwd", "http://127.0.0.2/x", "//other/x"] {
-            assert!(http.url(bad).is_err(), "{bad}");
+            assert_eq!(http.url(bad).unwrap_err().kind(), "address", "{bad}");
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-pub use body::Body;
+pub use body::{Body, Meter};
 use bundle::Bundle;
 use http::Http;
 
@@ -171,6 +171,27 @@ pub enum Source {
 }
 
 impl Source {
+    /// The first pause after a line broke.
+    #[must_use]
+    pub fn pause(&self) -> Duration {
+        match self {
+            Self::Http(http) => http.pace().pause,
+            Self::Bundle(_) => bundle::PACE.pause,
+        }
+    }
+
+    /// Measures whether a download as a whole comes too slowly, over longer spans than a single answer.
+    #[must_use]
+    pub fn meter(&self) -> Meter {
+        Meter::new(
+            &match self {
+                Self::Http(http) => http.pace(),
+                Self::Bundle(_) => bundle::PACE,
+            },
+            3,
+        )
+    }
+
     /// A whole file of the repository, of at most `limit` bytes.
     ///
     /// # Errors

@@ -94,12 +94,12 @@ async fn a_failed_trial_is_told_in_words_and_tried_again_only_when_told() {
 async fn rollback_goes_to_the_version_before_and_stays_there() {
     let world = world().await;
     let mut agent = world.machine.agent(&world.server.url);
-    assert_eq!(agent.rollback().unwrap_err().kind(), "no-rollback");
+    assert_eq!(agent.rollback().await.unwrap_err().kind(), "no-rollback");
     agent.update(&asked()).await.unwrap();
     assert_eq!(world.machine.reboot(), "1.1");
     world.machine.bless(&world.new);
     let mut agent = world.machine.agent(&world.server.url);
-    assert_eq!(agent.rollback().unwrap().as_str(), "1.0");
+    assert_eq!(agent.rollback().await.unwrap().as_str(), "1.0");
     assert_eq!(world.machine.reboot(), "1.0");
     let mut agent = world.machine.agent(&world.server.url);
     assert_eq!(agent.update(&asked()).await.unwrap(), None);

@@ -1,7 +1,10 @@
 //! A host with its disk in memory, its state, and the firmware and `init` beside it.
 
-use std::path::PathBuf;
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use async_trait::async_trait;
 
 use super::server::Server;
 use super::shop::Shop;
@@ -11,10 +14,11 @@ use crate::crash::disk::Disk;
 use crate::crash::fat_esp::FatEsp;
 use crate::crash::fixture::{Release, shipped};
 use crate::esp::EspFiles;
+use crate::etcd::Etcd;
 use crate::host::Host;
 use crate::settings::Settings;
 use crate::slots::Slots;
-use crate::state::State;
+use crate::state::{Migration, State};
 use crate::status::Status;
 
 const NOW: i64 = 1_800_000_000;
@@ -25,6 +29,27 @@ pub struct Machine {
     pub directory: tempfile::TempDir,
     pub root: PathBuf,
     pub releases: Vec<Release>,
+    /// What the versions do that it runs, from when it is changed.
+    pub layout: Cell<u32>,
+}
+
+/// A host without etcd.
+pub struct NoEtcd;
+
+#[async_trait(?Send)]
+impl Etcd for NoEtcd {
+    async fn runs(&self) -> Result<bool, String> {
+        Ok(false)
+    }
+
+    async fn save(&self, _: &Path) -> Result<(), String> {
+        Err("there is no etcd".to_owned())
+    }
+}
+
+/// A layout that does not exist yet: the pin is in another file.
+fn to_layout_2(directory: &Path) -> std::io::Result<()> {
+    std::fs::write(directory.join("made-by-layout-2"), std::fs::read(directory.join("versions.json"))?)
 }
 
 impl Machine {
@@ -36,11 +61,12 @@ impl Machine {
         bytes[slot.start as usize..slot.end as usize].fill(0xa5);
         image.base = Arc::new(bytes);
         let disk: &'static Disk = Box::leak(Box::new(Disk::new(image)));
-        Self { disk, directory: tempfile::tempdir().unwrap(), root: shop.root(), releases: vec![installed.clone()] }
+        Self { disk, directory: tempfile::tempdir().unwrap(), root: shop.root(), releases: vec![installed.clone()], layout: Cell::new(1) }
     }
 
     pub fn state(&self) -> State {
-        State::open(&self.directory.path().join("garboard/update")).unwrap()
+        let migrations: [Migration; 1] = [to_layout_2];
+        State::open_as(&self.directory.path().join("garboard/update"), self.layout.get(), &migrations).unwrap()
     }
 
     pub fn verdict(&self, release: &Release, verdict: &str, reason: &str) {
@@ -67,6 +93,7 @@ impl Machine {
                 machine_id: "0123456789abcdef0123456789abcdef".into(),
                 image: "tiny".parse().unwrap(),
                 architecture: "x86_64".parse().unwrap(),
+                floor: release.floor.clone(),
             },
             settings: Settings::parse(settings.as_bytes()),
             paths: Paths {
@@ -74,10 +101,13 @@ impl Machine {
                 status: run.join("status.json"),
                 reboot_needed: run.join("reboot-needed"),
                 esp_lock: None,
+                control: run.join("control"),
+                metrics: run.join("metrics"),
             },
             state: self.state(),
             target: Box::new(self.disk),
             esp: Box::new(FatEsp(self.disk)),
+            etcd: Box::new(NoEtcd),
             status: Status::default(),
             retry_after: None,
             clock: crate::agent::system_clock,

@@ -61,7 +61,7 @@ async fn the_wrong_image_or_channel_is_refused() {
 }
 
 /// What a check says about a repository; the disk is as it was.
-async fn refused(world: &World, kind: &str) {
+pub(super) async fn refused(world: &World, kind: &str) {
     let mut agent = world.machine.agent(&world.server.url);
     let writes = world.machine.disk.log.borrow().len();
     let error = agent.update(&asked()).await.unwrap_err();

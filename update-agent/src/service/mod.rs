@@ -1,7 +1,13 @@
 //! Whole updates in memory: a published repository, a web server that behaves or not, the agent, the disk, and what would boot.
 
+mod attacks;
 mod bundles;
+mod crossings;
+mod daemon;
+mod disks;
+mod forge;
 mod interruptions;
+mod layouts;
 mod life;
 mod machine;
 mod metadata;
@@ -9,3 +15,4 @@ mod on_files;
 mod server;
 mod servers;
 mod shop;
+mod slow;

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use disk_layout::SlotName;
 use disk_layout::gpt::Geometry;
+use release_format::StateFloor;
 
 use super::machine::asked;
 use crate::agent::{Agent, Paths, system_clock};
@@ -68,6 +69,7 @@ fn agent(directory: &Path, server: &str) -> Agent {
             machine_id: "0123456789abcdef0123456789abcdef".into(),
             image: std::env::var("GARBOARD_AGENT_IMAGE").unwrap().parse().unwrap(),
             architecture: std::env::consts::ARCH.parse().unwrap(),
+            floor: StateFloor::default(),
         },
         settings: Settings::parse(format!(r#"{{"garboard": {{"update": {{"server": "{server}"}}}}}}"#).as_bytes()),
         paths: Paths {
@@ -75,10 +77,13 @@ fn agent(directory: &Path, server: &str) -> Agent {
             status: run("status.json"),
             reboot_needed: run("reboot-needed"),
             esp_lock: Some(run("esp.lock")),
+            control: run("control"),
+            metrics: run("metrics"),
         },
         state: State::open(&directory.join("state")).unwrap(),
         target: Box::new(disk),
         esp: Box::new(FatEsp(cached)),
+        etcd: Box::new(super::machine::NoEtcd),
         status: Status::default(),
         retry_after: None,
         clock: system_clock,

@@ -20,6 +20,8 @@ pub struct Behaviour {
     pub stall_after: Option<u64>,
     /// Every answer has this status, with this `Retry-After`, as often as this.
     pub status: Option<(u16, Option<u32>, u32)>,
+    /// What `Retry-After` says instead.
+    pub retry_after: Option<&'static str>,
     /// Redirects to itself.
     pub redirect: bool,
     /// `Content-Length` says so many bytes more than come.
@@ -126,6 +128,7 @@ async fn answer(
     shared: &Arc<Mutex<Shared>>,
 ) -> std::io::Result<()> {
     if let Some((status, after, _)) = behaviour.status {
+        let after = behaviour.retry_after.map(str::to_owned).or(after.map(|after| after.to_string()));
         let after = after.map_or(String::new(), |after| format!("Retry-After: {after}\r\n"));
         return stream.write_all(format!("HTTP/1.1 {status} no\r\n{after}Content-Length: 0\r\nConnection: close\r\n\r\n").as_bytes()).await;
     }

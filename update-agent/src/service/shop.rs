@@ -28,8 +28,12 @@ impl Shop {
     }
 
     pub fn rotate(&mut self, roles: &[Role]) {
+        self.rotate_expiring(roles, &Expiries::default());
+    }
+
+    pub fn rotate_expiring(&mut self, roles: &[Role], expiries: &Expiries) {
         let keys = Keys::open(&self.directory.path().join("keys")).unwrap();
-        self.keys = keys.rotate(roles, None, &Expiries::default(), now()).unwrap();
+        self.keys = keys.rotate(roles, None, expiries, now()).unwrap();
     }
 
     /// A bundle of the newest release.
@@ -90,7 +94,7 @@ pub fn write_parts(out: &Path, release: &Release) {
         "root": {"file": "root.erofs", "offset": 0, "size": release.root.len()},
         "extents": [["", 8192], ["usr/bin/a", GAP.start - 8192], ["usr/bin/b", release.root.len() - GAP.end]],
         "sections": [["", 512], [".linux", release.uki.len() - 512]],
-        "state": {"layout": 1, "components": {}},
+        "state": release.floor,
     });
     std::fs::write(directory.join("parts.json"), parts.to_string()).unwrap();
 }

@@ -9,6 +9,7 @@
 //! | `tuf/` | the metadata seen last, so that nobody can offer older ones |
 //! | `reserve` | room, so that a full partition cannot stop an update |
 
+mod layout;
 mod ukis;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use disk_layout::Version;
-use release_format::{Digest, ObjectRef};
+use release_format::{Digest, ObjectRef, StateFloor};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -25,10 +26,14 @@ use thiserror::Error;
 use crate::recovery::Standing;
 use crate::verity::hex;
 
+pub use layout::Migration;
 pub use ukis::digest_of;
 
 /// Version of the layout of these files.
 pub const LAYOUT: u32 = 1;
+/// How older layouts become this one: the first brings layout 1 to 2, and so on.
+const MIGRATIONS: &[Migration] = &[];
+const _: () = assert!(MIGRATIONS.len() + 1 == LAYOUT as usize);
 const RESERVE: u64 = 64 << 20;
 const MAX_EVENTS: usize = 200;
 
@@ -44,19 +49,37 @@ pub enum StateError {
         source: io::Error,
     },
     /// A file was written by a later version of this program.
-    #[error("{} has layout {found}, and this program reads {LAYOUT}: it was written by a newer version", path.display())]
+    #[error("{} has layout {found}, and this program reads {reads}: it was written by a newer version", path.display())]
     Layout {
         /// The file.
         path: PathBuf,
         /// Its layout.
         found: u32,
+        /// The layout of this program.
+        reads: u32,
     },
+}
+
+impl StateError {
+    /// As an error of input and output, with the same text and kind.
+    #[must_use]
+    pub fn into_io(self) -> io::Error {
+        let kind = match &self {
+            Self::Io { source, .. } => source.kind(),
+            Self::Layout { .. } => io::ErrorKind::InvalidData,
+        };
+        io::Error::new(kind, self.to_string())
+    }
 }
 
 /// The directory of all that.
 #[derive(Clone, Debug)]
 pub struct State {
+    /// The directory of layout 1.
+    base: PathBuf,
+    /// The directory of the own layout.
     root: PathBuf,
+    layout: u32,
     verdicts: PathBuf,
 }
 
@@ -124,6 +147,9 @@ pub struct Versions {
     pub fates: BTreeMap<String, Fate>,
     /// The latest events, oldest first.
     pub events: Vec<Event>,
+    /// What versions of both slots that have run read and have changed for good, by root hash.
+    #[serde(default)]
+    pub floors: BTreeMap<String, StateFloor>,
 }
 
 /// `policy.json`.
@@ -181,16 +207,48 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 impl State {
-    /// Opens `root`, usually `/media/state/garboard/update`, beside which `init` leaves its verdicts.
+    /// Opens `base`, usually `/media/state/garboard/update`, beside which `init` leaves its verdicts; or what a later layout has in its place.
     ///
     /// # Errors
-    /// When it cannot be made.
-    pub fn open(root: &Path) -> Result<Self, StateError> {
-        for directory in [root.to_owned(), root.join("uki"), root.join("tuf")] {
+    /// When it cannot be made, or only a later version can read what is there.
+    pub fn open(base: &Path) -> Result<Self, StateError> {
+        Self::open_as(base, LAYOUT, MIGRATIONS)
+    }
+
+    /// As a program of this layout.
+    ///
+    /// # Errors
+    /// As [`State::open`].
+    pub fn open_as(base: &Path, layout: u32, migrations: &[Migration]) -> Result<Self, StateError> {
+        let (root, said) = layout::open(base, layout, migrations, &mut || Ok(()))?;
+        for line in said {
+            eprintln!("update-agent: {line}");
+        }
+        for directory in [root.clone(), root.join("uki"), root.join("tuf")] {
             fs::create_dir_all(&directory).map_err(io_error(&directory))?;
         }
-        let verdicts = root.parent().unwrap_or(Path::new("/")).join("verdicts");
-        Ok(Self { root: root.to_owned(), verdicts })
+        let verdicts = base.parent().unwrap_or(Path::new("/")).join("verdicts");
+        Ok(Self { base: base.to_owned(), root, layout, verdicts })
+    }
+
+    /// The own layout.
+    #[must_use]
+    pub fn layout(&self) -> u32 {
+        self.layout
+    }
+
+    /// Removes what only versions older than this layout read.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn drop_layouts_below(&self, oldest: u32) -> Result<(), StateError> {
+        layout::drop_below(&self.base, oldest.min(self.layout), &mut || Ok(()))
+    }
+
+    /// Where snapshots of etcd are kept.
+    #[must_use]
+    pub fn etcd_snapshots(&self) -> PathBuf {
+        self.base.with_file_name("etcd")
     }
 
     /// Where `tough` keeps what it has seen.
@@ -206,7 +264,9 @@ impl State {
             result => result.map_err(io_error(&path))?,
         };
         match serde_json::from_slice::<LayoutOnly>(&bytes) {
-            Ok(LayoutOnly { layout }) if layout > LAYOUT => return Err(StateError::Layout { path, found: layout }),
+            Ok(LayoutOnly { layout }) if layout > self.layout => {
+                return Err(StateError::Layout { path, found: layout, reads: self.layout });
+            }
             _ => {}
         }
         // What does not parse was damaged from outside: to begin anew is always right, since the disk is looked at.
@@ -215,7 +275,8 @@ impl State {
 
     fn save<T: Serialize>(&self, name: &str, value: &T) -> Result<(), StateError> {
         let path = self.root.join(name);
-        let bytes = serde_json::to_vec_pretty(&Versioned { layout: LAYOUT, value }).map_err(io::Error::from).map_err(io_error(&path))?;
+        let bytes =
+            serde_json::to_vec_pretty(&Versioned { layout: self.layout, value }).map_err(io::Error::from).map_err(io_error(&path))?;
         self.with_room(|| write_whole(&path, &bytes)).map_err(io_error(&path))
     }
 

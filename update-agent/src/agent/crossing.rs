@@ -1,0 +1,68 @@
+//! What going from one version to another does to data on state: whether the way back is open, and a copy of what it would close it for.
+
+use disk_layout::Version;
+use release_format::StateFloor;
+
+use super::{Agent, AgentError};
+use crate::etcd;
+use crate::floor::{changes, older};
+use crate::recovery::Standing;
+use crate::slots::{Content, Slots};
+use crate::verity::hex;
+
+/// The component of which a snapshot is taken.
+const ETCD: &str = "etcd";
+
+impl Agent {
+    /// What this host's state has been used with.
+    fn floor(&self) -> StateFloor {
+        StateFloor { layout: self.state.layout(), components: self.host.floor.components.clone() }
+    }
+
+    /// Whether an older version could read what this one has made of the state.
+    pub(super) fn may_go_back(&self, version: &Version, release: &StateFloor) -> Result<(), AgentError> {
+        match older(&self.floor(), release) {
+            Some(older) => Err(AgentError::StateFloor { version: version.clone(), older }),
+            None => Ok(()),
+        }
+    }
+
+    /// Saves etcd's data before another etcd gets them; nothing where none runs.
+    pub(super) async fn save_etcd(&mut self, version: &Version, release: &StateFloor) -> Result<(), AgentError> {
+        if !changes(&self.host.floor, release, ETCD) {
+            return Ok(());
+        }
+        let name = format!("{}-to-{version}", self.host.running.version);
+        match etcd::snapshot(&*self.etcd, &self.state.etcd_snapshots(), &name).await {
+            Ok(Some(path)) => self.event("etcd-snapshot", version.as_str(), &path.display().to_string()),
+            Ok(None) => Ok(()),
+            Err(reason) => Err(AgentError::Snapshot { version: version.clone(), reason }),
+        }
+    }
+
+    /// Notes what the running version does to state, and lets go of layouts that no version which this host may fall back to reads.
+    pub(super) fn note_floors(&self, slots: &Slots) -> Result<(), AgentError> {
+        let running = hex(&self.host.running.root_hash);
+        let other = match slots.get(self.host.running.slot.other()) {
+            Content::Image { version, root_hash } => Some((version.clone(), *root_hash)),
+            _ => None,
+        };
+        let mut floors = self.state.versions()?.floors;
+        let before = floors.clone();
+        floors.retain(|hash, _| *hash == running || other.as_ref().is_some_and(|(_, other)| *hash == hex(other)));
+        floors.insert(running, self.floor());
+        if floors != before {
+            self.state.change_versions(|versions| versions.floors.clone_from(&floors))?;
+        }
+        if self.on_trial() {
+            return Ok(());
+        }
+        let oldest = match other {
+            Some((version, hash)) if matches!(self.standing(&version, &hash).0, Standing::Good | Standing::Untried) => {
+                floors.get(&hex(&hash)).map_or(1, |floor| floor.layout)
+            }
+            _ => self.state.layout(),
+        };
+        Ok(self.state.drop_layouts_below(oldest)?)
+    }
+}

@@ -1,0 +1,158 @@
+//! Going over to other programs that keep state: what cannot be gone back to is refused, and etcd's data are saved before another etcd gets
+//! them.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use async_trait::async_trait;
+
+use super::machine::{Machine, World, asked, world_of};
+use super::shop::Shop;
+use crate::agent::Wish;
+use crate::crash::fixture::Release;
+use crate::etcd::Etcd;
+
+/// An etcd that runs, or does not, and whose snapshots succeed, or do not.
+#[derive(Clone, Default)]
+struct Fake {
+    runs: bool,
+    fails: bool,
+    saved: Rc<RefCell<Vec<PathBuf>>>,
+}
+
+#[async_trait(?Send)]
+impl Etcd for Fake {
+    async fn runs(&self) -> Result<bool, String> {
+        Ok(self.runs)
+    }
+
+    async fn save(&self, file: &Path) -> Result<(), String> {
+        if self.fails {
+            return Err("etcdctl: context deadline exceeded".to_owned());
+        }
+        self.saved.borrow_mut().push(file.to_owned());
+        std::fs::write(file, "snapshot").map_err(|error| error.to_string())
+    }
+}
+
+fn downgrade(version: &str) -> Wish {
+    Wish { downgrade: true, retry: Some(version.parse().unwrap()), ..asked() }
+}
+
+/// 1.1 runs, 1.0 is published and in a bundle: what somebody who wants to go back to it hears, with nothing changed.
+async fn going_back(running: &[(&str, &str)], layout: u32, to: &[(&str, &str)]) -> Result<(), &'static str> {
+    let (old, new) = (Release::with_floor("1.0", layout, to), Release::with_floor("1.1", 1, running));
+    let world = world_of(new, old).await;
+    let bundle = world.shop.bundle();
+    let writes = world.machine.disk.log.borrow().len();
+    let mut agent = world.machine.agent("");
+    let by_bundle = agent.apply(&bundle, &Wish { downgrade: true, ..asked() }).await.map(drop).map_err(|error| error.kind());
+    if by_bundle.is_err() {
+        let mut agent = world.machine.agent(&world.server.url);
+        let by_server = agent.update(&downgrade("1.0")).await.map(drop).map_err(|error| error.kind());
+        assert_eq!(by_server, by_bundle);
+        assert_eq!(world.machine.disk.log.borrow().len(), writes);
+        assert_eq!(world.machine.boots(), "1.1");
+    }
+    by_bundle
+}
+
+#[tokio::test]
+async fn a_release_whose_programs_could_not_read_the_state_is_not_gone_back_to() {
+    assert_eq!(going_back(&[("etcd", "3.10")], 1, &[("etcd", "3.9")]).await, Err("state-floor"));
+    assert_eq!(going_back(&[("docker", "26.1"), ("etcd", "3.5")], 1, &[("docker", "20.10"), ("etcd", "3.5")]).await, Err("state-floor"));
+    assert_eq!(going_back(&[("etcd", "3.5")], 1, &[("etcd", "3.5")]).await, Ok(()));
+    assert_eq!(going_back(&[("etcd", "3.5")], 0, &[]).await, Ok(()), "it leaves etcd's data alone");
+}
+
+#[tokio::test]
+async fn nor_is_one_that_could_not_read_our_own_state() {
+    let (old, new) = (Release::with_floor("1.0", 1, &[]), Release::with_floor("1.1", 2, &[]));
+    let world = world_of(new, old).await;
+    world.machine.layout.set(2);
+    let mut agent = world.machine.agent(&world.server.url);
+    let error = agent.update(&downgrade("1.0")).await.unwrap_err();
+    assert_eq!(error.kind(), "state-floor");
+    assert!(error.to_string().contains("layout 1") && error.to_string().contains('2'), "{error}");
+    assert_eq!(world.machine.boots(), "1.1");
+}
+
+/// 1.0 ran before 1.1, which is good by now.
+async fn updated(old: &[(&str, &str)], new: &[(&str, &str)], etcd: &Fake) -> World {
+    let world = world_of(Release::with_floor("1.0", 1, old), Release::with_floor("1.1", 1, new)).await;
+    let mut agent = world.machine.agent(&world.server.url);
+    agent.etcd = Box::new(etcd.clone());
+    agent.update(&asked()).await.unwrap();
+    assert_eq!(world.machine.reboot(), "1.1");
+    world.machine.bless(&world.new);
+    world
+}
+
+#[tokio::test]
+async fn a_rollback_minds_the_state_too() {
+    let world = updated(&[("docker", "26.1")], &[("docker", "27.0")], &Fake::default()).await;
+    let mut agent = world.machine.agent(&world.server.url);
+    assert_eq!(agent.rollback().await.unwrap_err().kind(), "state-floor");
+    assert_eq!(world.machine.boots(), "1.1");
+    assert!(agent.state.versions().unwrap().fates.is_empty(), "it is not set aside");
+    let world = updated(&[("docker", "26.1")], &[("docker", "26.1")], &Fake::default()).await;
+    assert_eq!(world.machine.agent(&world.server.url).rollback().await.unwrap().as_str(), "1.0");
+    assert_eq!(world.machine.boots(), "1.0");
+}
+
+#[tokio::test]
+async fn etcd_is_saved_before_another_one_gets_its_data() {
+    let etcd = Fake { runs: true, ..Fake::default() };
+    let world = updated(&[("etcd", "3.4")], &[("etcd", "3.5")], &etcd).await;
+    let snapshot = world.machine.directory.path().join("garboard/etcd/1.0-to-1.1.db");
+    assert_eq!(std::fs::read_to_string(snapshot).unwrap(), "snapshot");
+    let events: Vec<String> = world.machine.state().versions().unwrap().events.into_iter().map(|event| event.what).collect();
+    assert_eq!(events, ["etcd-snapshot", "installed"]);
+    // What nothing changes, and what does not run, is not saved.
+    for (old, new, runs) in [("3.5", "3.5", true), ("3.4", "3.5", false)] {
+        let etcd = Fake { runs, ..Fake::default() };
+        let world = updated(&[("etcd", old)], &[("etcd", new)], &etcd).await;
+        assert!(etcd.saved.borrow().is_empty() && !world.machine.directory.path().join("garboard/etcd").exists());
+    }
+    // Nobody knows what the running image has: better once too often.
+    let etcd = Fake { runs: true, ..Fake::default() };
+    updated(&[], &[("etcd", "3.5")], &etcd).await;
+    assert_eq!(etcd.saved.borrow().len(), 1);
+    let etcd = Fake { runs: true, ..Fake::default() };
+    updated(&[("etcd", "3.5")], &[], &etcd).await;
+    assert!(etcd.saved.borrow().is_empty(), "the release has no etcd");
+}
+
+#[tokio::test]
+async fn without_a_snapshot_of_a_running_etcd_the_update_waits() {
+    let world = world_of(Release::with_floor("1.0", 1, &[("etcd", "3.4")]), Release::with_floor("1.1", 1, &[("etcd", "3.5")])).await;
+    let mut agent = world.machine.agent(&world.server.url);
+    agent.etcd = Box::new(Fake { runs: true, fails: true, ..Fake::default() });
+    let error = agent.update(&asked()).await.unwrap_err();
+    assert_eq!(error.kind(), "etcd-snapshot");
+    assert!(error.to_string().contains("deadline"), "{error}");
+    assert_eq!((world.machine.boots(), agent.reboots()), ("1.0".to_owned(), false));
+    // When etcd answers again, the rest is done, and nothing is fetched again.
+    let sent = world.server.shared.lock().unwrap().sent;
+    agent.etcd = Box::new(Fake { runs: true, ..Fake::default() });
+    assert_eq!(agent.update(&asked()).await.unwrap().unwrap().as_str(), "1.1");
+    assert_eq!(world.server.shared.lock().unwrap().sent, sent);
+    assert_eq!(world.machine.boots(), "1.1");
+}
+
+#[tokio::test]
+async fn a_downgrade_that_changes_etcd_saves_it_too() {
+    // An older image with a newer etcd: unusual, and its data are changed all the same.
+    let shop = Shop::new();
+    let older = Release::with_floor("0.9", 1, &[("etcd", "3.6")]);
+    shop.publish(&older);
+    let mut machine = Machine::new(&shop, &Release::with_floor("1.0", 1, &[("etcd", "3.5")]));
+    machine.releases.push(older);
+    let mut agent = machine.agent("");
+    let etcd = Fake { runs: true, ..Fake::default() };
+    agent.etcd = Box::new(etcd.clone());
+    agent.apply(&shop.bundle(), &Wish { downgrade: true, ..asked() }).await.unwrap();
+    assert_eq!(etcd.saved.borrow().len(), 1);
+    assert_eq!(machine.boots(), "0.9");
+}
