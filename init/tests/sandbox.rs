@@ -64,7 +64,16 @@ impl Unit {
         self.start_as("unit", script)
     }
 
+    /// Runs a script in the sandbox, the helper itself in a mount namespace in which another script ran before.
+    fn run_in(&self, before: &str, script: &str) -> Outcome {
+        self.start_with("unit", script, &format!("unshare --mount sh -e -c '{before}; exec {INIT} exec-helper'")).wait()
+    }
+
     fn start_as(&self, privilege: &str, script: &str) -> Running {
+        self.start_with(privilege, script, &format!("{INIT} exec-helper"))
+    }
+
+    fn start_with(&self, privilege: &str, script: &str, helper: &str) -> Running {
         let at = |name: &str| self.path(name).to_str().unwrap().to_owned();
         let script = script.replace('@', self.directory.path().to_str().unwrap());
         let text = format!("[Service]\nType=oneshot\nExecStart=/bin/true\nStandardOutput=append:{}\n{}\n", at("out"), self.settings);
@@ -84,7 +93,7 @@ impl Unit {
         });
         std::fs::write(self.path("spec.json"), spec.to_string()).unwrap();
         let _ = std::fs::remove_file(self.path("out"));
-        let line = format!("exec {INIT} exec-helper 3<{} 4>{}", at("spec.json"), at("error"));
+        let line = format!("exec {helper} 3<{} 4>{}", at("spec.json"), at("error"));
         let child = Command::new("/bin/sh").args(["-c", &line]).stdin(Stdio::null()).spawn().unwrap();
         Running { child, out: self.path("out"), error: self.path("error") }
     }
@@ -277,6 +286,104 @@ fn credentials_are_files_for_the_units_user_alone() {
     let outcome = Unit::new("LoadCredential=key:/no/such").run("echo ran");
     assert_eq!((outcome.status.code(), outcome.text.as_str()), (Some(243), ""), "{outcome:?}");
     assert!(outcome.error.contains("credential key from /no/such"), "{outcome:?}");
+}
+
+/// Where the cgroup v2 hierarchy is.
+fn cgroup2() -> String {
+    let text = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let mount = text.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|fields| fields[2] == "cgroup2");
+    mount.expect("these tests need a cgroup v2 hierarchy")[1].to_owned()
+}
+
+#[test]
+fn kernel_tunables_and_control_groups_cannot_be_written_even_by_root() {
+    // Its own value again, and a group that is removed at once: without the protection both are done, and harm nobody.
+    let tunable = "f=/proc/sys/vm/swappiness; v=$(cat $f); (echo $v > $f) 2>/dev/null && echo wrote || echo kept";
+    let group = format!("d={}/garboard-probe-$$; mkdir $d 2>/dev/null && rmdir $d && echo wrote || echo kept", cgroup2());
+    let hidden = "test -s /proc/kallsyms -o -n \"$(head -c 1 /proc/kallsyms 2>/dev/null)\" && echo seen || echo hidden";
+    for (settings, script, wanted) in [
+        ("", tunable, "wrote"),
+        ("ProtectKernelTunables=yes", tunable, "kept"),
+        ("", group.as_str(), "wrote"),
+        ("ProtectControlGroups=yes", group.as_str(), "kept"),
+        ("", hidden, "seen"),
+        ("ProtectKernelTunables=yes", hidden, "hidden"),
+        ("ProtectKernelTunables=yes", "cat /proc/sys/kernel/ostype", "Linux"),
+    ] {
+        says(settings, script, wanted);
+    }
+}
+
+#[test]
+fn inaccessible_paths_have_nothing_in_them() {
+    let unit = Unit::new("InaccessiblePaths=@/secrets @/key -/no/such/path");
+    std::fs::create_dir(unit.path("secrets")).unwrap();
+    std::fs::write(unit.path("secrets/one"), "swordfish").unwrap();
+    std::fs::write(unit.path("key"), "swordfish").unwrap();
+    let script = "cat @/secrets/one @/key 2>/dev/null; ls @/secrets 2>/dev/null | wc -l; (echo x > @/key) 2>/dev/null || echo not written; \
+        stat -c %a @/secrets @/key";
+    let outcome = unit.run(script);
+    assert_eq!(outcome.text, "0\nnot written\n0\n0\n", "{outcome:?}");
+    assert_eq!(std::fs::read_to_string(unit.path("key")).unwrap(), "swordfish");
+    let outcome = Unit::new("InaccessiblePaths=/no/such/path").run("echo ran");
+    assert_eq!((outcome.status.code(), outcome.text.as_str()), (Some(226), ""), "{outcome:?}");
+}
+
+#[test]
+fn ambient_capabilities_stay_with_an_ordinary_user_and_no_others() {
+    let sets = "grep -e CapPrm -e CapEff -e CapAmb -e CapBnd /proc/self/status | tr -d '\\t'";
+    let one = "0000000000000400";
+    says(
+        "User=nobody\nAmbientCapabilities=CAP_NET_BIND_SERVICE\nCapabilityBoundingSet=CAP_NET_BIND_SERVICE CAP_CHOWN",
+        sets,
+        &format!("CapPrm:{one}\nCapEff:{one}\nCapBnd:0000000000000401\nCapAmb:{one}"),
+    );
+    // What the bounding set does not have is not given either.
+    let none = "0000000000000000";
+    says(
+        "User=nobody\nAmbientCapabilities=CAP_NET_BIND_SERVICE\nCapabilityBoundingSet=CAP_CHOWN",
+        sets,
+        &format!("CapPrm:{none}\nCapEff:{none}\nCapBnd:0000000000000001\nCapAmb:{none}"),
+    );
+    let bind =
+        "perl -MSocket -e 'socket(S, PF_INET, SOCK_STREAM, 0); print bind(S, sockaddr_in($ARGV[0], INADDR_LOOPBACK)) ? 0 : $!+0, \"\\n\"' ";
+    says("PrivateNetwork=yes\nUser=nobody", &format!("{bind} 77"), "13");
+    says("PrivateNetwork=yes\nUser=nobody\nAmbientCapabilities=CAP_NET_BIND_SERVICE", &format!("{bind} 77"), "0");
+}
+
+#[test]
+fn masks_niceness_scores_and_processors_are_as_the_unit_says() {
+    says("UMask=0027", "umask", "0027");
+    says("", "umask", "0022");
+    says("Nice=7", "nice", "7");
+    says("Nice=-3\nUser=nobody", "nice", "-3");
+    says("OOMScoreAdjust=321", "cat /proc/self/oom_score_adj", "321");
+    says("CPUAffinity=0", "grep Cpus_allowed_list /proc/self/status | tr -d '\\t'", "Cpus_allowed_list:0");
+}
+
+#[test]
+fn directories_are_made_for_the_user_and_named_in_the_environment() {
+    let unit = Unit::new(
+        "User=nobody\nCacheDirectory=app app/deep\nCacheDirectoryMode=0700\nLogsDirectory=app\nLogsDirectoryMode=0750\nConfigurationDirectory=app\nStateDirectory=app:link",
+    );
+    let script = "for d in $(echo $CACHE_DIRECTORY:$LOGS_DIRECTORY | tr : ' '); do echo ${d#@/} $(stat -c '%a %U' $d); touch $d/x; done; \
+        echo ${CONFIGURATION_DIRECTORY#@/} $(stat -c %a $CONFIGURATION_DIRECTORY); basename $(readlink @/state/link)";
+    let outcome = unit.run(script);
+    let wanted = "cache/app 700 nobody\ncache/app/deep 700 nobody\nlogs/app 750 nobody\netc/app 755\napp\n";
+    assert_eq!(outcome.text, wanted, "{outcome:?}");
+    for file in ["cache/app/x", "cache/app/deep/x", "logs/app/x"] {
+        assert!(unit.path(file).exists(), "{file}");
+    }
+    let outcome = Unit::new("CacheDirectory=app").run("ls -d $CACHE_DIRECTORY >/dev/null && echo made");
+    assert_eq!(outcome.text, "made\n");
+}
+
+#[test]
+fn credentials_of_the_host_are_imported_by_pattern() {
+    // The store is where systemd has it; in a mount namespace of the test's own.
+    let unit = Unit::new("ImportCredential=app.*\nImportCredential=none.*\nUser=nobody");
+    let text = unit.run_in("mount -t tmpfs none /run && mkdir -p /run/credstore && echo one > /run/credstore/app.one && echo two > /run/credstore/app.two && echo no > /run/credstore/other", "cd $CREDENTIALS_DIRECTORY && cat *; ls");
+    assert_eq!(text.text, "one\ntwo\napp.one\napp.two\n", "{text:?}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use crate::diagnostic::{Diagnostic, Location, Severity};
 use crate::exec::{CapabilitySet, ExecContext, PrivateTmp, ProtectHome, ProtectSystem};
 use crate::name::{UnitKind, UnitName};
 use crate::service::{NotifyAccess, OomPolicy, Restart, ServiceConfig, ServiceType};
+use crate::socket::Listen;
 use crate::timer::TimerTrigger;
 use crate::unit::{Config, EmergencyAction, Unit};
 use crate::value::{ALL_CAPABILITIES, parse_capability};
@@ -80,6 +81,11 @@ pub(crate) fn check(unit: &mut Unit, assigned: &HashSet<&'static str>) {
             }
             if socket.accept && socket.service.is_some() {
                 found.push((Severity::Error, "Service", "Service= cannot be combined with Accept=yes".to_owned()));
+            }
+            let connects = |listen: &Listen| matches!(listen, Listen::Stream(_) | Listen::SequentialPacket(_));
+            if socket.accept && !socket.listen.iter().all(connects) {
+                let text = "Accept=yes is for sockets with connections (ListenStream=, ListenSequentialPacket=) only".to_owned();
+                found.push((Severity::Error, "Accept", text));
             }
             if socket.accept && socket.max_connections == 0 {
                 found.push((Severity::Error, "MaxConnections", "MaxConnections= must not be 0 with Accept=yes".to_owned()));

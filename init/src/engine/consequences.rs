@@ -274,9 +274,7 @@ impl Manager {
             EmergencyAction::Halt => (ShutdownKind::Halt, false),
             EmergencyAction::HaltForce | EmergencyAction::HaltImmediate => (ShutdownKind::Halt, true),
         };
-        if immediate {
-            self.power.immediate(kind);
-        }
-        self.begin_power(kind, &format!("{unit} asks for it by its unit file"));
+        let why = format!("{unit} asks for it by its unit file");
+        if immediate { self.power_at_once(kind, &why) } else { self.begin_power(kind, &why) }
     }
 }

@@ -77,6 +77,12 @@ impl Manager {
         }
     }
 
+    /// Goes down without stopping units.
+    pub fn power_at_once(&mut self, kind: ShutdownKind, why: &str) {
+        self.reporter.announce(&format!("garboard: going down at once ({}): {why}", word(kind)));
+        self.power.immediate(kind);
+    }
+
     /// Containers are told to stop while the network and everything else that they may need is still there.
     fn stop_containers(&mut self) -> bool {
         let Some(docker) = self.graph.find("docker.service") else { return false };

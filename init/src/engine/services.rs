@@ -243,7 +243,9 @@ impl Manager {
         let keep_fds = match config.fd_store_preserve {
             FdStorePreserve::Yes => true,
             FdStorePreserve::No => false,
-            FdStorePreserve::Restart => again || self.queue.get(unit).is_some(),
+            FdStorePreserve::Restart => {
+                again || self.queue.get(unit).is_some_and(|job| matches!(job.kind, JobKind::Restart | JobKind::Start))
+            }
         };
         if !keep_fds && let Some(runtime) = self.units.get_mut(&unit) {
             runtime.stored_fds.clear();
