@@ -77,7 +77,8 @@ fn a_version_whose_user_space_hangs_is_reset_by_the_watchdog_and_given_up() {
 #[ignore = "many boots: scripts/test-long"]
 fn a_version_whose_kernel_hangs_is_reset_by_the_watchdog_and_given_up() {
     is_reset_by_the_watchdog(
-        r"modprobe msr; sleep 1; say_so; printf '\x00\x00\xe0\xfe\x00\x00\x00\x00' | dd of=/dev/cpu/0/msr bs=8 seek=27 oflag=seek_bytes",
+        r"modprobe msr; say_so
+while :; do printf '\x00\x00\xe0\xfe\x00\x00\x00\x00' | dd of=/dev/cpu/0/msr bs=8 seek=27 oflag=seek_bytes iflag=fullblock; sleep 1; done",
     );
 }
 
