@@ -21,10 +21,10 @@ impl Backoff {
         Self { first, most, attempts: 0 }
     }
 
-    /// After a lost compare-and-swap: the others need only milliseconds.
+    /// After a lost compare-and-swap: each of the others needs some milliseconds, and there may be hundreds.
     #[must_use]
     pub fn conflicts() -> Self {
-        Self::new(Duration::from_millis(5), Duration::from_millis(640))
+        Self::new(Duration::from_millis(20), Duration::from_millis(2560))
     }
 
     /// After the store did not answer.

@@ -29,6 +29,12 @@ pub enum LockError {
         /// As it was asked for.
         max: u32,
     },
+    /// A FleetLock client calls itself like a host that has a lock of its own, or the other way around.
+    #[error("the id {id} is in use by another kind of host: FleetLock clients and others must have different ids")]
+    IdInUse {
+        /// The id.
+        id: String,
+    },
     /// All slots are taken.
     #[error("all {max} slots of group {group} are taken by {holders}")]
     Full {
@@ -88,6 +94,7 @@ impl LockError {
             Self::BadGroup { .. } => "bad_group",
             Self::BadId { .. } => "bad_id",
             Self::BadMax { .. } => "bad_max",
+            Self::IdInUse { .. } => "id_in_use",
             Self::Full { .. } => "failed_lock_semaphore_full",
             Self::Quarantined { .. } => "version_quarantined",
             Self::Lost { .. } => "lock_lost",

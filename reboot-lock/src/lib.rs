@@ -12,10 +12,17 @@
 pub mod audit;
 pub mod backoff;
 pub mod error;
+pub mod etcd;
+#[cfg(test)]
+mod faults;
+pub mod fleetlock;
 pub mod keys;
 pub mod lock;
+#[cfg(test)]
+mod model;
 pub mod quarantine;
 pub mod queue;
+pub mod quorum;
 pub mod release;
 pub mod semaphore;
 pub mod store;

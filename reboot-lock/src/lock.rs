@@ -253,10 +253,11 @@ impl RebootLock {
                 return Err(LockError::BadId { id: claim.id.clone(), reason: "got no record" });
             };
             let mut writes: Vec<Write> = and_delete.iter().cloned().map(Write::Delete).collect();
-            match timer {
-                Some(lease) if holder.expires => writes.push(Write::Put { key: self.keys.timer(holder.fence), value: Vec::new(), lease }),
-                _ if before.is_some_and(|before| before.expires) => writes.push(Write::Delete(self.keys.timer(holder.fence))),
-                _ => {}
+            let old_timer = before.filter(|before| before.expires).map(|before| before.fence);
+            let new_timer = timer.filter(|_| holder.expires);
+            writes.extend(new_timer.map(|lease| Write::Put { key: self.keys.timer(holder.fence), value: Vec::new(), lease }));
+            if old_timer.is_some_and(|fence| new_timer.is_none() || fence != holder.fence) {
+                writes.extend(old_timer.map(|fence| Write::Delete(self.keys.timer(fence))));
             }
             let act = if before.is_some() { Act::Relock } else { Act::Lock };
             let without = claim.version.iter().map(|version| self.keys.quarantine(version)).collect();
@@ -327,6 +328,11 @@ impl RebootLock {
     /// See [`LockError`].
     pub async fn settle(&self, id: &str, actor: &Actor) -> Result<Option<Holder>, LockError> {
         self.leave(id).await?;
+        self.certain(id, actor).await
+    }
+
+    /// The lock of a host; when it has none, none can come any more from what was sent before.
+    pub(crate) async fn certain(&self, id: &str, actor: &Actor) -> Result<Option<Holder>, LockError> {
         let step = |read: &Snapshot| match read.semaphore.holder(id) {
             Some(holder) => Ok(Step::Done(Some(holder.clone()))),
             None => {

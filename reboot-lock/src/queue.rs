@@ -36,10 +36,15 @@ struct Place {
     renew: Instant,
 }
 
-/// Why a wait ended.
-enum Woken {
-    Changed,
-    Renew,
+/// What we do not know about our own lock.
+#[derive(Default)]
+struct Doubt {
+    /// An answer is missing, so a lock may be there or still come.
+    now: bool,
+    /// An answer was missing at some time.
+    ever: bool,
+    /// The fence of the lock that the host had before all that.
+    before: Option<u64>,
 }
 
 impl RebootLock {
@@ -51,13 +56,16 @@ impl RebootLock {
     pub async fn acquire(&self, claim: &Claim, actor: &Actor, progress: &(dyn Fn(Progress) + Send + Sync)) -> Result<Held, LockError> {
         let mut place = None;
         let mut outages = Backoff::outages();
+        let mut doubt = Doubt::default();
         loop {
-            match self.attempt(claim, actor, &mut place, progress, &mut outages).await {
+            match self.attempt(claim, actor, &mut place, &mut doubt, progress, &mut outages).await {
                 Ok(held) => {
                     self.give_up(place).await;
                     return Ok(held);
                 }
                 Err(LockError::Store(error)) if error.passes() => {
+                    doubt.now |= error.may_have_happened();
+                    doubt.ever |= doubt.now;
                     progress(Progress::Trouble(error));
                     sleep(outages.wait()).await;
                 }
@@ -65,11 +73,24 @@ impl RebootLock {
                 Err(LockError::Store(StoreError::LeaseGone)) => place = None,
                 Err(LockError::Contended { .. } | LockError::Full { .. }) => sleep(outages.wait()).await,
                 Err(error) => {
+                    if doubt.ever {
+                        self.give_back(&claim.id, doubt.before, actor).await?;
+                    }
                     self.give_up(place).await;
                     return Err(error);
                 }
             }
         }
+    }
+
+    /// Gives back a lock that was got without our hearing of it; not one from before.
+    async fn give_back(&self, id: &str, before: Option<u64>, actor: &Actor) -> Result<(), LockError> {
+        if let Some(holder) = self.certain(id, actor).await?
+            && Some(holder.fence) != before
+        {
+            self.unlock(id, Some(holder.fence), actor).await?;
+        }
+        Ok(())
     }
 
     /// Leaves the queue; the place of an earlier life of this host, too.
@@ -111,10 +132,19 @@ impl RebootLock {
         claim: &Claim,
         actor: &Actor,
         place: &mut Option<Place>,
+        doubt: &mut Doubt,
         progress: &(dyn Fn(Progress) + Send + Sync),
         outages: &mut Backoff,
     ) -> Result<Held, LockError> {
         self.check_quarantine(claim.version.as_deref()).await?;
+        if doubt.now {
+            // A lock that lands while we sleep behind somebody would stop both for ever: it must be there now or never come.
+            let landed = self.certain(&claim.id, actor).await?.is_some();
+            doubt.now = false;
+            if landed {
+                return self.lock_from(self.read().await?, claim, actor, &self.done_with(place.as_ref(), &claim.id)).await;
+            }
+        }
         loop {
             let behind = match place {
                 Some(place) => Some(Keys::After { key: place.key.clone(), prefix: self.keys.queue() }),
@@ -138,11 +168,14 @@ impl RebootLock {
                 self.remove_expired(actor).await?;
                 continue;
             }
-            let mine = read.semaphore.holder(&claim.id).is_some();
+            let mine = read.semaphore.holder(&claim.id);
+            if !doubt.ever {
+                doubt.before = mine.map(|holder| holder.fence);
+            }
+            let mine = mine.is_some();
             let first = mine || before.is_none();
             if first && (mine || read.semaphore.free() > 0) {
-                let done = place.iter().flat_map(|place| [place.key.clone(), self.keys.waiter(&claim.id)]).collect::<Vec<_>>();
-                match self.lock_from(read, claim, actor, &done).await {
+                match self.lock_from(read, claim, actor, &self.done_with(place.as_ref(), &claim.id)).await {
                     Err(LockError::Full { .. } | LockError::Contended { .. }) => continue,
                     other => return other,
                 }
@@ -158,22 +191,25 @@ impl RebootLock {
         }
     }
 
-    /// Sleeps until an event that counts, keeping the place meanwhile.
+    /// What goes when the lock is got.
+    fn done_with(&self, place: Option<&Place>, id: &str) -> Vec<String> {
+        place.iter().flat_map(|place| [place.key.clone(), self.keys.waiter(id)]).collect()
+    }
+
+    /// Sleeps until an event that counts, or until the place must be renewed: then all is looked at again, since a watch on a member that was cut off says
+    /// nothing for as long as the kernel believes in the connection.
     async fn sleep_until(&self, place: &mut Place, watch: &mut dyn Watch, counts: impl Fn(&Event) -> bool) -> Result<(), LockError> {
         loop {
-            let woken = match timeout_at(place.renew, watch.next()).await {
-                Err(_) => Woken::Renew,
-                Ok(events) if events.as_ref().is_ok_and(|events| !events.iter().any(&counts)) => continue,
-                Ok(events) => {
-                    events?;
-                    Woken::Changed
-                }
-            };
-            match woken {
-                Woken::Changed => return Ok(()),
-                Woken::Renew => {
+            match timeout_at(place.renew, watch.next()).await {
+                Err(_) => {
                     self.store.keep_alive(place.lease).await?;
                     place.renew = Instant::now() + self.renewal();
+                    return Ok(());
+                }
+                Ok(events) => {
+                    if events?.iter().any(&counts) {
+                        return Ok(());
+                    }
                 }
             }
         }

@@ -132,14 +132,19 @@ impl Semaphore {
     /// generation all the same, so that an unlock still under way from before fails. A lock taken by hand stays one.
     ///
     /// # Errors
-    /// [`LockError::Full`], or [`LockError::BadId`].
+    /// [`LockError::Full`], [`LockError::BadId`], or [`LockError::IdInUse`] between FleetLock clients and other hosts.
     pub fn lock(&self, group: &Group, claim: &Claim, now: u64, expires: bool) -> Result<Self, LockError> {
         check_id(&claim.id)?;
         let mut next = self.touched();
         let fence = next.generation;
         if let Some(holder) = next.holders.iter_mut().find(|holder| holder.id == claim.id) {
+            if (holder.purpose == Purpose::FleetLock) != (claim.purpose == Purpose::FleetLock) {
+                return Err(LockError::IdInUse { id: claim.id.clone() });
+            }
+            // A FleetLock client has no record of its own: each of its requests is a new lock, so that an older unlock cannot end it.
+            let kept_fence = if claim.purpose == Purpose::FleetLock { fence } else { holder.fence };
             let by_hand = holder.purpose == Purpose::Manual && claim.purpose != Purpose::Manual;
-            let kept = Holder { since: holder.since, fence: holder.fence, ..record(claim, now, fence, expires) };
+            let kept = Holder { since: holder.since, ..record(claim, now, kept_fence, expires) };
             *holder =
                 if by_hand { Holder { purpose: Purpose::Manual, reason: holder.reason.clone(), expires: false, ..kept } } else { kept };
             return Ok(next);

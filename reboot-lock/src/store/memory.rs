@@ -69,7 +69,9 @@ impl Memory {
     pub fn deliver_late(&self) {
         let mut inner = self.inner();
         for (compares, writes) in std::mem::take(&mut inner.late) {
-            inner.commit(&compares, &writes);
+            if !inner.lacks_lease(&writes) {
+                inner.commit(&compares, &writes);
+            }
         }
         self.tell(&inner);
     }
@@ -148,6 +150,11 @@ impl Inner {
         true
     }
 
+    /// etcd refuses writes with a lease that it does not have.
+    fn lacks_lease(&self, writes: &[Write]) -> bool {
+        writes.iter().any(|write| matches!(write, Write::Put { lease, .. } if *lease != 0 && !self.leases.contains_key(lease)))
+    }
+
     fn end_lease(&mut self, lease: i64) {
         self.leases.remove(&lease);
         let gone: Vec<Write> = self.entries.iter().filter(|(_, (_, of))| *of == lease).map(|(key, _)| Write::Delete(key.clone())).collect();
@@ -170,8 +177,7 @@ impl Store for Memory {
 
     async fn txn(&self, compares: &[Compare], writes: &[Write]) -> Result<Committed, StoreError> {
         let mut inner = self.call()?;
-        // etcd refuses writes with a lease that it does not have.
-        if writes.iter().any(|write| matches!(write, Write::Put { lease, .. } if *lease != 0 && !inner.leases.contains_key(lease))) {
+        if inner.lacks_lease(writes) {
             return Err(StoreError::LeaseGone);
         }
         let deadline = || StoreError::Deadline { after: Duration::from_secs(5), detail: String::new() };
