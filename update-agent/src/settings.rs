@@ -229,8 +229,8 @@ impl Settings {
                     _ => match string()? {
                         "reboot" => RebootStrategy::Reboot,
                         "off" | "false" => RebootStrategy::Off,
-                        "etcd-lock" | "best-effort" => RebootStrategy::EtcdLock,
-                        other => return Err(format!("'{other}' is none of reboot, off, etcd-lock")),
+                        "etcd-lock" | "best-effort" | "fleet-lock" => RebootStrategy::EtcdLock,
+                        other => return Err(format!("'{other}' is none of reboot, off, etcd-lock, best-effort, fleet-lock")),
                     },
                 }
             }

@@ -4,7 +4,7 @@ use super::keys::{COREOS, DROP_IN, OEM, UNIT, UPDATE};
 use super::reader::{Fields, Placed, Reader};
 use super::{Config, etcd};
 use crate::diagnostics::Place;
-use crate::yaml::{Node, Value};
+use crate::yaml::Node;
 
 /// What `command` may be.
 pub const COMMANDS: &[&str] = &["start", "stop", "restart", "reload", "try-restart", "reload-or-restart", "reload-or-try-restart"];
@@ -91,13 +91,10 @@ impl Reader<'_> {
         }
         for key in ["update", "locksmith", "flannel"] {
             let Some(node) = fields.get(key) else { continue };
-            let valid = self.item(|r| match key {
-                "update" => r.update(node),
-                _ => Some(()),
-            });
-            if valid.is_some() {
-                config.settings.insert(format!("coreos.{key}"), node.to_json());
+            if key == "update" {
+                self.fields(node, "coreos.update", UPDATE);
             }
+            config.settings.insert(format!("coreos.{key}"), node.to_json());
         }
     }
 
@@ -178,21 +175,5 @@ impl Reader<'_> {
             }
         }
         fields.get("id").map(|_| Placed { place: node.place, value: text })
-    }
-
-    fn update(&mut self, node: &Node) -> Option<()> {
-        let fields = self.fields(node, "coreos.update", UPDATE)?;
-        if let Some(strategy) = fields.get("reboot_strategy") {
-            // YAML 1.1 makes `off` a boolean, and `off` is what everybody wrote.
-            let valid = match &strategy.value {
-                Value::Bool(false) => true,
-                Value::Str(s) => matches!(s.as_str(), "etcd-lock" | "reboot" | "off" | "best-effort"),
-                _ => false,
-            };
-            if !valid {
-                self.error(strategy.place, "`coreos.update.reboot_strategy` must be one of etcd-lock, reboot, off");
-            }
-        }
-        Some(())
     }
 }

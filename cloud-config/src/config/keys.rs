@@ -9,7 +9,7 @@ pub enum Fate {
     Read,
     /// It is right, but has no effect in this release; the text says what to do meanwhile.
     Later(&'static str),
-    /// It is right, kept, and read by another program later.
+    /// It is kept, and read by another program; the text says which.
     Kept(&'static str),
     /// It has no meaning on an immutable host; the text says why.
     Never(&'static str),
@@ -44,7 +44,7 @@ pub const TOP: &[Key] = &[
     ("bootcmd", Read),
     ("final_message", Read),
     ("coreos", Read),
-    ("garboard", Kept("read by the update agent")),
+    ("garboard", Read),
     ("ntp", Later("the image's own time daemon and servers are used; change its configuration with `write_files`")),
     ("ca_certs", Later("use `write_files` into /etc/ssl/certs")),
     ("locale", Later("the host has the C.UTF-8 locale only")),
@@ -111,6 +111,9 @@ pub const TOP: &[Key] = &[
     ("lxd", Never("this host runs Docker and containerd")),
 ];
 
+/// Under `garboard`.
+pub const GARBOARD: &[Key] = &[("update", Kept("the update agent")), ("reboot", Kept("the reboot daemon"))];
+
 /// Under `users[]`.
 pub const USER: &[Key] = &[
     ("name", Read),
@@ -161,8 +164,8 @@ pub const COREOS: &[Key] = &[
     ("etcd", Read),
     ("etcd2", Read),
     ("oem", Read),
-    ("update", Kept("read by the update agent and the reboot manager")),
-    ("locksmith", Kept("read by the reboot manager")),
+    ("update", Kept("the update agent and the reboot daemon")),
+    ("locksmith", Kept("the reboot daemon")),
     ("fleet", Never("fleet ended in 2018; write the units under `coreos.units`")),
     ("flannel", Later("run flannel as a container; its settings are kept")),
 ];

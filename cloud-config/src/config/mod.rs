@@ -6,6 +6,7 @@ mod commands;
 pub mod coreos;
 pub mod etcd;
 pub mod files;
+mod garboard;
 pub mod keys;
 pub mod reader;
 mod unit_text;
@@ -145,12 +146,8 @@ pub fn read(root: &Node, diagnostics: &mut Diagnostics) -> Config {
         r.coreos(node, &mut config);
     }
     if let Some(node) = fields.get("garboard") {
-        match &node.value {
-            Value::Map(_) => {
-                config.settings.insert("garboard".to_owned(), node.to_json());
-            }
-            _ => r.wrong_type(node, "garboard", "a map"),
-        }
+        r.garboard(node, &mut config);
     }
+    r.reboots(root, &config);
     config
 }

@@ -86,9 +86,7 @@ impl<'d> Reader<'d> {
                     match fate {
                         Fate::Read => {}
                         Fate::Later(what) => self.diagnostics.warning(entry.place, format!("`{full}`: {what}")),
-                        Fate::Kept(who) => {
-                            self.diagnostics.info(entry.place, format!("`{full}`: checked and kept, to be {who}; no effect yet"))
-                        }
+                        Fate::Kept(who) => self.diagnostics.info(entry.place, format!("`{full}`: kept, and read by {who}")),
                         Fate::Never(why) => self.diagnostics.warning(entry.place, format!("`{full}` has no effect: {why}")),
                     }
                     fields.entries.push((name, entry));

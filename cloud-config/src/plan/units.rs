@@ -54,13 +54,17 @@ pub(crate) fn changes_units(action: &Action) -> bool {
     [UNIT_DIR, RUNTIME_UNIT_DIR, "/media/state/units"].iter().any(|dir| path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/')))
 }
 
-/// The image has one etcd, and its unit has no number.
+/// Units of CoreOS that have another name here: the image has one etcd, and its unit has no number.
+const RENAMED: [(&str, &str); 2] = [("etcd2.service", "etcd.service"), ("locksmithd.service", "reboot-locksmith.service")];
+
 fn renamed(unit: &Unit, diagnostics: &mut Diagnostics) -> Unit {
-    if unit.name == "etcd2.service" && unit.content.is_none() {
-        diagnostics.info(unit.place, "etcd2.service is etcd.service on this host");
-        return Unit { name: "etcd.service".to_owned(), ..unit.clone() };
+    match RENAMED.iter().find(|(old, _)| unit.name == *old && unit.content.is_none()) {
+        Some((old, new)) => {
+            diagnostics.info(unit.place, format!("{old} is {new} on this host"));
+            Unit { name: (*new).to_owned(), ..unit.clone() }
+        }
+        None => unit.clone(),
     }
-    unit.clone()
 }
 
 fn files(unit: &Unit, plan: &mut Plan) {

@@ -43,6 +43,8 @@ pub struct Paths {
     pub status: PathBuf,
     /// There while the machine should be rebooted.
     pub reboot_needed: PathBuf,
+    /// The reboot daemon: where the image has it, only it reboots.
+    pub locksmith: PathBuf,
     /// The ESP's lock; none in tests.
     pub esp_lock: Option<PathBuf>,
     /// The socket that the command line uses.
@@ -57,6 +59,7 @@ impl Default for Paths {
             update_root: "/usr/share/garboard/update/root.json".into(),
             status: "/run/garboard/update/status.json".into(),
             reboot_needed: "/run/garboard/update/reboot-needed".into(),
+            locksmith: "/usr/bin/reboot-locksmith".into(),
             esp_lock: Some(ESP_LOCK.into()),
             control: "/run/garboard/update/control".into(),
             metrics: "/run/garboard/update/metrics".into(),
@@ -329,12 +332,13 @@ impl Agent {
         }
     }
 
-    /// Whether this program itself reboots now.
+    /// Whether this program itself reboots now: not where the reboot daemon does it, which knows windows, locks and inhibitors.
     #[must_use]
     pub fn reboots(&self) -> bool {
         self.status.state == AgentState::PendingReboot
             && self.settings.reboot == RebootStrategy::Reboot
             && self.paths.reboot_needed.exists()
+            && !self.paths.locksmith.exists()
     }
 
     /// Notes a failure.

@@ -100,6 +100,7 @@ impl Machine {
                 update_root: self.root.clone(),
                 status: run.join("status.json"),
                 reboot_needed: run.join("reboot-needed"),
+                locksmith: run.join("no-reboot-daemon"),
                 esp_lock: None,
                 control: run.join("control"),
                 metrics: run.join("metrics"),

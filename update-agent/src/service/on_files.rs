@@ -76,6 +76,7 @@ fn agent(directory: &Path, server: &str) -> Agent {
             update_root: directory.join("root.json"),
             status: run("status.json"),
             reboot_needed: run("reboot-needed"),
+            locksmith: run("no-reboot-daemon"),
             esp_lock: Some(run("esp.lock")),
             control: run("control"),
             metrics: run("metrics"),

@@ -1,0 +1,161 @@
+//! The daemon's sockets: one for the command line (a line of JSON each way), one for Prometheus.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::status::Status;
+
+const MAX_REQUEST: u64 = 64 << 10;
+
+/// What the daemon is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+pub enum Request {
+    /// As if an update were in place.
+    NeedReboot {
+        /// Why.
+        reason: String,
+        /// Who.
+        by: String,
+    },
+    /// Reboot as soon as lock, inhibitors and quorum allow it.
+    Reboot {
+        /// Why.
+        reason: String,
+        /// Who.
+        by: String,
+    },
+    /// Forget what was asked for by the two above.
+    Cancel,
+    /// Put the reboot that users were warned of off.
+    Extend {
+        /// By so many seconds.
+        seconds: u64,
+    },
+    /// Say how it stands, looking again.
+    Status,
+}
+
+/// The answer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// What went wrong.
+    pub error: Option<String>,
+    /// One sentence.
+    pub message: String,
+    /// How it stands now.
+    pub status: Status,
+}
+
+/// A request and where its answer goes.
+pub type Asked = (Request, oneshot::Sender<Reply>);
+
+/// Makes a socket anew.
+///
+/// # Errors
+/// When its directory cannot be written.
+pub fn listen(path: &Path, mode: u32) -> std::io::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt;
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    let _ = std::fs::remove_file(path);
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    Ok(listener)
+}
+
+/// Serves requests; root's only.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub fn serve(path: &Path, sender: mpsc::Sender<Asked>) -> std::io::Result<()> {
+    let listener = listen(path, 0o600)?;
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let sender = sender.clone();
+            tokio::spawn(async move {
+                let _ = timeout(Duration::from_secs(60), answer(stream, sender)).await;
+            });
+        }
+    });
+    Ok(())
+}
+
+async fn answer(stream: UnixStream, sender: mpsc::Sender<Asked>) -> std::io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut line = String::new();
+    timeout(Duration::from_secs(10), BufReader::new(reader.take(MAX_REQUEST)).read_line(&mut line)).await??;
+    let reply = match serde_json::from_str::<Request>(&line) {
+        Err(error) => Reply { error: Some(format!("the request is not understood: {error}")), ..Reply::default() },
+        Ok(request) => {
+            let (answer, reply) = oneshot::channel();
+            if sender.send((request, answer)).await.is_err() {
+                return Ok(());
+            }
+            reply.await.unwrap_or(Reply { error: Some("the daemon ended".to_owned()), ..Reply::default() })
+        }
+    };
+    let mut text = serde_json::to_vec(&reply)?;
+    text.push(b'\n');
+    writer.write_all(&text).await
+}
+
+/// Asks the daemon; `None` when there is none.
+///
+/// # Errors
+/// When it goes away before it has answered.
+pub async fn ask(path: &Path, request: &Request) -> std::io::Result<Option<Reply>> {
+    let Ok(mut stream) = UnixStream::connect(path).await else { return Ok(None) };
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    stream.write_all(&line).await?;
+    let mut text = String::new();
+    timeout(Duration::from_secs(60), BufReader::new(stream).read_line(&mut text)).await??;
+    if text.is_empty() {
+        return Err(std::io::Error::other("the daemon ended before it had answered"));
+    }
+    Ok(Some(serde_json::from_str(&text)?))
+}
+
+/// Serves metrics over HTTP: one request, one answer, whatever the path.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub fn serve_metrics(path: &Path, status: Arc<Mutex<Status>>) -> std::io::Result<()> {
+    let listener = listen(path, 0o644)?;
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let text = status.lock().map(|status| status.metrics()).unwrap_or_default();
+            tokio::spawn(async move {
+                let _ = timeout(Duration::from_secs(10), http(stream, text)).await;
+            });
+        }
+    });
+    Ok(())
+}
+
+async fn http(mut stream: UnixStream, text: String) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    let mut buffer = [0; 1024];
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") && head.len() < 16 << 10 {
+        let count = stream.read(&mut buffer).await?;
+        if count == 0 {
+            break;
+        }
+        head.extend_from_slice(buffer.get(..count).unwrap_or_default());
+    }
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
+        text.len()
+    );
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await
+}

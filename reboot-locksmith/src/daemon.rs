@@ -1,0 +1,467 @@
+//! The daemon: gathers facts, asks [`machine::step`], carries actions out, and sleeps until something may have changed.
+
+mod publish;
+mod requests;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use reboot_rules::inhibitors;
+use reboot_rules::sessions::{terminals, wall};
+use reboot_rules::settings::{Problem, Settings, Strategy};
+use reboot_rules::windows::opening;
+use reboot_rules::{Seconds, show_time, system_clock};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::config::Config;
+use crate::control::{self, Asked, Reply};
+use crate::drain_task::{DrainTask, Need};
+use crate::host::{self, Identity};
+use crate::journal::{Claimed, Journal, write_whole};
+use crate::machine::{Action, Phase, Progress, Step, Work, step};
+use crate::paths::Paths;
+use crate::permission::{Claim, Guard, HostState, Lock, Permission, Target};
+use crate::policy::{Boot, Facts, LockFact, Origin, Wanted};
+use crate::status::Status;
+use crate::watch::{Alarm, Files};
+
+/// Seconds after a failed attempt, doubled for each in a row.
+const PAUSE: Seconds = 300;
+/// The longest such pause.
+const LONGEST_PAUSE: Seconds = 4 * 3600;
+
+/// The lock and the guard that settings name.
+pub type Others = (Option<Arc<dyn Lock>>, Option<Arc<dyn Guard>>);
+
+/// What they are made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// The settings.
+    pub settings: &'a Settings,
+    /// The strategy in force.
+    pub strategy: Strategy,
+    /// Whether this host is to have an etcd member.
+    pub etcd_enabled: bool,
+    /// This host.
+    pub identity: &'a Identity,
+    /// What an earlier life asked for.
+    pub claimed: Option<&'a Claimed>,
+}
+
+/// Makes them; the text says which setting cannot be followed, and why.
+pub type Connect = Box<dyn Fn(&Ask<'_>) -> Result<Others, String> + Send>;
+
+/// The daemon.
+pub struct Daemon {
+    paths: Paths,
+    identity: Identity,
+    connect: Connect,
+    config: Config,
+    etcd_enabled: bool,
+    strategy: Strategy,
+    journal: Journal,
+    permission: Permission,
+    drain: DrainTask,
+    extended: Seconds,
+    pause: Option<(Seconds, String)>,
+    failures: u32,
+    reboot_failed: Option<String>,
+    announce: watch::Sender<bool>,
+    status: Status,
+    shared: Arc<Mutex<Status>>,
+    said: String,
+}
+
+fn say(text: &str) {
+    eprintln!("reboot-locksmith: {text}");
+}
+
+async fn is_etcd_enabled(paths: &Paths) -> bool {
+    let mut command = tokio::process::Command::new(paths.systemctl());
+    command.args(["is-enabled", "--quiet", "etcd.service"]).stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+    command.stderr(std::process::Stdio::null()).status().await.is_ok_and(|status| status.success())
+}
+
+impl Daemon {
+    /// Reads settings and journal, and goes on where an earlier one was.
+    ///
+    /// # Errors
+    /// When this host has no identity.
+    pub async fn new(paths: Paths, connect: Connect) -> Result<Self, String> {
+        let identity = Identity::read(&paths)?;
+        let (mut journal, problem) = Journal::load(&paths.journal());
+        let mut warnings: Vec<String> = problem.into_iter().collect();
+        journal.enter_boot(&identity.boot_id);
+        // Whether PID 1 was told is not known: if it was, it is on its way; if not, all is looked at again.
+        if journal.phase == Phase::Rebooting {
+            journal.phase = Phase::Drained;
+        }
+        let etcd_enabled = is_etcd_enabled(&paths).await;
+        let mut config = Config::load(&paths);
+        let mut problems = Vec::new();
+        let strategy = config.settings.strategy_on(etcd_enabled);
+        let ask = Ask { settings: &config.settings, strategy, etcd_enabled, identity: &identity, claimed: journal.claimed.as_ref() };
+        let others = Self::connected(&connect, &ask, &mut problems);
+        config.problems.append(&mut problems);
+        let permission = Permission::start(others.0, others.1, HostState::default(), journal.quarantined.clone());
+        if let Err(error) = journal.store(&paths.journal()) {
+            warnings.push(format!("{}: {error}", paths.journal().display()));
+        }
+        let status = Status { warnings, ..Status::default() };
+        Ok(Self {
+            drain: DrainTask::new(paths.docker(), paths.hooks()),
+            announce: watch::channel(false).0,
+            shared: Arc::new(Mutex::new(status.clone())),
+            extended: 0,
+            pause: None,
+            failures: 0,
+            reboot_failed: None,
+            said: String::new(),
+            paths,
+            identity,
+            connect,
+            config,
+            etcd_enabled,
+            strategy,
+            journal,
+            permission,
+            status,
+        })
+    }
+
+    fn connected(connect: &Connect, ask: &Ask<'_>, problems: &mut Vec<Problem>) -> Others {
+        connect(ask).unwrap_or_else(|message| {
+            problems.push(Problem { key: "garboard.reboot".to_owned(), message });
+            (None, None)
+        })
+    }
+
+    /// Reads the settings again; whether they are others now.
+    async fn reload(&mut self) {
+        let etcd_enabled = is_etcd_enabled(&self.paths).await;
+        let mut config = Config::load(&self.paths);
+        // What `connect` found stays found as long as nothing changed.
+        let changed = config.settings != self.config.settings || etcd_enabled != self.etcd_enabled;
+        let doubt =
+            |config: &Config| config.problems.iter().filter(|problem| problem.key != "garboard.reboot").cloned().collect::<Vec<_>>();
+        if !changed && doubt(&config) == doubt(&self.config) {
+            return;
+        }
+        self.etcd_enabled = etcd_enabled;
+        self.strategy = config.settings.strategy_on(etcd_enabled);
+        if changed {
+            // With the old rules' lock in hand nothing goes on under the new ones; the new settle what the old held.
+            let claimed = self.journal.claimed.as_ref();
+            let ask = Ask { settings: &config.settings, strategy: self.strategy, etcd_enabled, identity: &self.identity, claimed };
+            let mut problems = Vec::new();
+            let others = Self::connected(&self.connect, &ask, &mut problems);
+            config.problems.append(&mut problems);
+            self.permission = Permission::start(others.0, others.1, HostState::default(), self.journal.quarantined.clone());
+            if self.journal.phase.has_drained() {
+                self.undrain("the settings have changed").await;
+            }
+            self.set_phase(Phase::Waiting);
+        }
+        self.config = config;
+        say(&self
+            .config
+            .doubt()
+            .map_or_else(|| "the settings are read".to_owned(), |doubt| format!("the settings are not understood: {doubt}")));
+    }
+
+    fn set_phase(&mut self, phase: Phase) {
+        if self.journal.phase != phase {
+            self.journal.phase = phase;
+            self.store_journal();
+        }
+    }
+
+    fn store_journal(&mut self) {
+        if let Err(error) = self.journal.store(&self.paths.journal()) {
+            let line = format!("{}: {error}", self.paths.journal().display());
+            say(&line);
+            if !self.status.warnings.contains(&line) {
+                self.status.warnings.push(line);
+            }
+        }
+    }
+
+    /// What is wanted: what somebody asked for, or an update; an update's version counts for both.
+    fn wanted(&mut self) -> Option<Wanted> {
+        let update = host::update(&self.paths).unwrap_or_else(|why| {
+            self.status.warnings.retain(|line| !line.starts_with("update:"));
+            self.status.warnings.push(format!("update: {why}"));
+            None
+        });
+        match (self.journal.wanted.clone(), update) {
+            (Some(asked), Some(update)) if asked.origin == Origin::Person => Some(Wanted { version: update.version, ..asked }),
+            (_, Some(update)) => Some(update),
+            (asked, None) => asked,
+        }
+    }
+
+    fn host_state(&self, boot: &Boot) -> HostState {
+        let version = self.journal.claimed.as_ref().and_then(|claimed| claimed.version.clone());
+        let failed = version.and_then(|version| host::failure(&self.paths, &version).map(|why| (version, why)));
+        HostState { healthy: *boot == Boot::Healthy, failed }
+    }
+
+    fn look(&mut self) -> Step {
+        let now = system_clock();
+        let wanted = self.wanted();
+        let boot = host::boot(&self.paths);
+        self.permission.host(self.host_state(&boot));
+        let news = self.permission.news();
+        let inhibitors = inhibitors::read(&self.paths.held(), &self.paths.lasting(), now);
+        let facts = Facts {
+            now,
+            settings: &self.config.settings,
+            strategy: self.strategy,
+            doubt: self.config.doubt(),
+            number: self.identity.number(wanted.as_ref()),
+            opening: opening(&self.config.settings.windows, now),
+            wanted,
+            inhibitors,
+            boot,
+            pause: self.pause.clone(),
+            lock: news.lock,
+            quorum: news.quorum,
+        };
+        // Who is logged in is looked up only where it matters.
+        let warned = matches!(self.journal.phase, Phase::Locking | Phase::Locked { .. }) && self.config.settings.warn > 0;
+        let users = if warned { terminals(&self.paths.proc()).ok().map(|terminals| terminals.len()) } else { Some(0) };
+        let progress = Progress { work: self.drain.work(), reboot_failed: self.reboot_failed.take(), users, extended: self.extended };
+        let step = step(self.journal.phase, &facts, &progress);
+        self.status.count("evaluations");
+        self.status.window_open = facts.opening.is_open();
+        self.status.wanted = facts.wanted.clone();
+        self.status.inhibitors = facts.inhibitors.clone();
+        step
+    }
+
+    /// Does what a step says. The journal knows the new phase first, unless something is being given up: then it knows the old one until that
+    /// is done.
+    async fn carry_out(&mut self, step: &Step) -> bool {
+        let gives_up = step.actions.iter().any(|action| matches!(action, Action::Release(_) | Action::Undrain(_)));
+        let before = self.journal.phase;
+        if step.actions.contains(&Action::Acquire) {
+            self.note_claim();
+        }
+        if !gives_up {
+            self.set_phase(step.phase);
+        }
+        for action in &step.actions {
+            match action {
+                Action::Acquire => {
+                    let claim = self.journal.claimed.clone();
+                    let claim = claim
+                        .map(|claimed| Claim { version: claimed.version, reason: claimed.reason })
+                        .unwrap_or(Claim { version: None, reason: String::new() });
+                    self.permission.want(Target::Want(claim));
+                }
+                Action::Release(why) => {
+                    say(&format!("giving the lock back: {why}"));
+                    self.status.count("gave_back");
+                    self.permission.want(Target::GiveBack(why.clone()));
+                    self.withdraw_announcement();
+                    self.extended = 0;
+                }
+                Action::Warn(at) => {
+                    self.status.count("locks");
+                    let reason = self.status.wanted.as_ref().map(|wanted| wanted.reason.clone()).unwrap_or_default();
+                    wall(&format!("this host reboots at {}: {reason}. `sudo locksmithctl extend 15m` puts it off", show_time(*at)));
+                }
+                Action::Announce => self.announce(),
+                Action::Drain => {
+                    self.status.count("drains");
+                    let occasion = self.status.wanted.clone();
+                    self.drain.start(&self.config.settings.drain, occasion);
+                }
+                Action::Undrain(why) => self.undrain(why).await,
+                Action::Pause(why) => {
+                    self.failures = self.failures.saturating_add(1);
+                    let pause = (PAUSE << self.failures.saturating_sub(1).min(6)).min(LONGEST_PAUSE);
+                    self.pause = Some((system_clock().saturating_add(pause), why.clone()));
+                    say(&format!("the reboot is called off for now: {why}"));
+                    self.status.count("drain_failures");
+                }
+                Action::Reboot => self.reboot().await,
+            }
+        }
+        self.set_phase(step.phase);
+        before != self.journal.phase || step.actions.iter().any(|action| *action != Action::Acquire) || self.reboot_failed.is_some()
+    }
+
+    fn note_claim(&mut self) {
+        let Some(wanted) = self.wanted() else { return };
+        let strategy = if self.strategy == Strategy::FleetLock { "fleet-lock" } else { "etcd-lock" }.to_owned();
+        let fence = self.permission.news().fence;
+        let since = self.journal.claimed.as_ref().map_or_else(system_clock, |claimed| claimed.since);
+        let boot_id = self.identity.boot_id.clone();
+        let claimed = Claimed { version: wanted.version, reason: wanted.reason, boot_id, since, strategy, fence };
+        if self.journal.claimed.as_ref() != Some(&claimed) {
+            self.journal.claimed = Some(claimed);
+            self.store_journal();
+        }
+    }
+
+    fn announce(&mut self) {
+        let text = format!("{{\"kind\":\"reboot\",\"at\":{}}}", system_clock());
+        let _ = write_whole(&self.paths.pending(), text.as_bytes(), false);
+        let _ = self.announce.send(true);
+    }
+
+    fn withdraw_announcement(&mut self) {
+        if self.announce.send_replace(false) {
+            let _ = std::fs::remove_file(self.paths.pending());
+        }
+    }
+
+    async fn undrain(&mut self, why: &str) {
+        self.status.count("undone");
+        wall(&format!("the reboot is called off: {why}"));
+        let stopped = std::mem::take(&mut self.journal.stopped);
+        self.journal.start_again.clear();
+        self.drain.undo(&self.config.settings.drain, stopped).await;
+        self.store_journal();
+    }
+
+    /// The last look at everything, others included, and then PID 1.
+    async fn reboot(&mut self) {
+        let news = self.permission.confirm().await;
+        let now = system_clock();
+        let wanted = self.wanted();
+        let facts = Facts {
+            now,
+            settings: &self.config.settings,
+            strategy: self.strategy,
+            doubt: Config::load(&self.paths).doubt().or_else(|| self.config.doubt()),
+            number: self.identity.number(wanted.as_ref()),
+            opening: opening(&self.config.settings.windows, now),
+            wanted,
+            inhibitors: inhibitors::read(&self.paths.held(), &self.paths.lasting(), now),
+            boot: host::boot(&self.paths),
+            pause: None,
+            lock: news.lock,
+            quorum: news.quorum,
+        };
+        let judgement = crate::policy::judge(&facts);
+        if judgement.decision != crate::policy::Decision::Go {
+            self.reboot_failed = Some(judgement.against());
+            return;
+        }
+        say(&format!("rebooting: {}", facts.wanted.as_ref().map(|wanted| wanted.reason.as_str()).unwrap_or_default()));
+        match crate::power::reboot(&self.paths.init()).await {
+            Ok(()) => self.status.count("reboots"),
+            Err(why) => {
+                self.status.count("reboot_failures");
+                self.reboot_failed = Some(why);
+            }
+        }
+    }
+
+    /// Runs until the process is told to end.
+    ///
+    /// # Errors
+    /// When its sockets cannot be made.
+    pub async fn run(mut self) -> std::io::Result<()> {
+        let (sender, mut queue) = mpsc::channel::<Asked>(16);
+        control::serve(&self.paths.control(), sender)?;
+        control::serve_metrics(&self.paths.metrics(), Arc::clone(&self.shared))?;
+        crate::inhibit_socket::serve(
+            &self.paths.inhibit_socket(),
+            docker_group(&self.paths.groups()),
+            self.paths.held(),
+            self.announce.subscribe(),
+        )?;
+        let parents = [self.paths.needed(), self.paths.settings(), self.paths.boot()];
+        let mut directories: Vec<PathBuf> = parents.iter().filter_map(|path| path.parent().map(PathBuf::from)).collect();
+        directories.extend([self.paths.held(), self.paths.lasting()]);
+        let files = Files::new(&directories)?;
+        let alarm = Alarm::new()?;
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
+        let mut waiting: Vec<(oneshot::Sender<Reply>, Result<String, String>)> = Vec::new();
+        self.start_again();
+        loop {
+            let step = self.look();
+            let acted = self.carry_out(&step).await;
+            self.publish(&step);
+            if acted {
+                continue;
+            }
+            for (answer, result) in waiting.drain(..) {
+                let status = self.status.clone();
+                let (error, message) = result.map_or_else(|error| (Some(error), String::new()), |message| (None, message));
+                let _ = answer.send(Reply { error, message, status });
+            }
+            let mut news = self.permission.subscribe();
+            news.mark_changed();
+            let seen = self.permission.news();
+            let different = async {
+                // Only what the daemon would see differently: the channel also tells of what it has seen.
+                while news.changed().await.is_ok() {
+                    if self.permission.news() != seen {
+                        return;
+                    }
+                    news.borrow_and_update();
+                }
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                () = alarm.wait(step.until) => {}
+                () = files.changed() => self.reload().await,
+                () = different => {}
+                need = self.drain.next() => self.drained(need),
+                _ = hangup.recv() => self.reload().await,
+                asked = queue.recv() => match asked {
+                    Some((request, answer)) => {
+                        let result = self.handle(request);
+                        waiting.push((answer, result));
+                    }
+                    None => return Ok(()),
+                },
+                _ = terminate.recv() => return Ok(()),
+            }
+        }
+    }
+
+    fn drained(&mut self, need: Need) {
+        if let Need::Note { stopped, start_again, answer } = need {
+            (self.journal.stopped, self.journal.start_again) = (stopped, start_again);
+            self.store_journal();
+            let _ = answer.send(());
+        }
+    }
+
+    /// Starts containers that were stopped for the last reboot and that Docker does not start by itself.
+    fn start_again(&mut self) {
+        if self.journal.phase == Phase::Idle && !self.journal.start_again.is_empty() {
+            let stopped = std::mem::take(&mut self.journal.start_again);
+            self.drain.start_containers(stopped);
+            self.store_journal();
+        }
+    }
+
+    /// How the drain stands, for tests.
+    #[must_use]
+    pub fn work(&self) -> Work {
+        self.drain.work()
+    }
+
+    /// Whether the lock is held, for tests.
+    #[must_use]
+    pub fn holds_lock(&self) -> bool {
+        self.permission.news().lock == LockFact::Held
+    }
+}
+
+/// The group whose members may take inhibitors through the socket, from `/etc/group`.
+fn docker_group(groups: &std::path::Path) -> Option<u32> {
+    let text = std::fs::read_to_string(groups).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("docker:")?.split(':').nth(1)?.parse().ok())
+}
+
+#[cfg(test)]
+#[path = "daemon_tests.rs"]
+mod tests;

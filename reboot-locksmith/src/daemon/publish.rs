@@ -1,0 +1,52 @@
+//! What the daemon lets others know: its status, and the log where the answer changes.
+
+use reboot_rules::scheduled::Scheduled;
+
+use super::{Daemon, say};
+use crate::journal::write_whole;
+use crate::machine::Step;
+
+impl Daemon {
+    /// Tells how it stands after a step.
+    pub(super) fn publish(&mut self, step: &Step) {
+        let news = self.permission.news();
+        let status = &mut self.status;
+        status.state = self.journal.phase.as_str().to_owned();
+        status.decision = Some(step.judgement.decision);
+        status.gates.clone_from(&step.judgement.gates);
+        status.host.clone_from(&self.identity.hostname);
+        status.version.clone_from(&self.identity.version);
+        status.strategy = self.strategy.as_str().to_owned();
+        status.group.clone_from(&self.config.settings.group);
+        status.windows = self.config.settings.windows.iter().map(ToString::to_string).collect();
+        status.next = step.until;
+        status.kept = news.kept;
+        status.quarantined.clone_from(&news.quarantined);
+        status.scheduled = Scheduled::read(&self.paths.scheduled());
+        status.settings_problems = self.config.problems.iter().map(ToString::to_string).collect();
+        if self.journal.quarantined != news.quarantined {
+            self.journal.quarantined = news.quarantined;
+            self.store_journal();
+        }
+        // Said once, when it changes: the log is where people look when the daemon is gone.
+        let line = match (&self.status.wanted, step.judgement.against()) {
+            (None, _) => String::new(),
+            (Some(_), against) if against.is_empty() => format!("{}: nothing is against the reboot", self.status.state),
+            (Some(_), against) => format!("{}: {against}", self.status.state),
+        };
+        if line != self.said && !line.is_empty() {
+            say(&line);
+        }
+        self.said = line;
+        if self.shared.lock().is_ok_and(|shared| *shared == self.status) {
+            return;
+        }
+        let stored = serde_json::to_vec_pretty(&self.status).map_err(std::io::Error::from);
+        if let Err(error) = stored.and_then(|text| write_whole(&self.paths.status(), &text, false)) {
+            say(&format!("{}: {error}", self.paths.status().display()));
+        }
+        if let Ok(mut shared) = self.shared.lock() {
+            *shared = self.status.clone();
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! The whole daemon, on the files of a made-up host, with a PID 1 that only notes what it is told, and a lock in memory.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use reboot_lock::Group;
+use reboot_lock::lock::{Options, RebootLock};
+use reboot_lock::store::Memory;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixListener;
+
+use super::*;
+use crate::control::Request;
+use crate::etcd_lock::EtcdLock;
+
+struct Machine {
+    directory: tempfile::TempDir,
+    store: Arc<Memory>,
+    paths: Paths,
+    told: Arc<Mutex<Vec<String>>>,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = Paths::below(directory.path());
+        let told = Arc::new(Mutex::new(Vec::new()));
+        for path in
+            [paths.machine_id(), paths.boot_id(), paths.boot(), paths.settings(), paths.needed(), paths.proc().join("x"), paths.systemctl()]
+        {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+        }
+        fs::create_dir_all(paths.hooks()).unwrap();
+        fs::write(paths.machine_id(), "0123456789abcdef\n").unwrap();
+        let hook = paths.hooks().join("10-note");
+        fs::write(&hook, format!("#!/bin/sh\necho $1 $GARBOARD_VERSION >> {}\n", directory.path().join("hooked").display())).unwrap();
+        fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+        let machine = Self { directory, store: Arc::new(Memory::default()), paths, told };
+        machine.boots("one", "1.0");
+        machine.settings(r#"{"strategy": "etcd-lock", "warn": 0}"#);
+        machine.pid1();
+        machine
+    }
+
+    fn boots(&self, boot_id: &str, version: &str) {
+        fs::write(self.paths.boot_id(), boot_id).unwrap();
+        fs::write(self.paths.boot(), format!(r#"{{"version": "{version}", "phases": {{}}}}"#)).unwrap();
+        let _ = fs::remove_file(self.paths.needed());
+    }
+
+    fn is_healthy(&self, version: &str) {
+        write_whole(&self.paths.boot(), format!(r#"{{"version": "{version}", "phases": {{"boot-complete": 9.0}}}}"#).as_bytes(), false)
+            .unwrap();
+    }
+
+    fn settings(&self, reboot: &str) {
+        write_whole(&self.paths.settings(), format!(r#"{{"garboard": {{"reboot": {reboot}}}}}"#).as_bytes(), false).unwrap();
+    }
+
+    fn update(&self, version: &str) {
+        let text = format!(r#"{{"version": "{version}", "reason": "an update is in place"}}"#);
+        write_whole(&self.paths.needed(), text.as_bytes(), false).unwrap();
+    }
+
+    fn pid1(&self) {
+        let listener = UnixListener::bind(self.paths.init()).unwrap();
+        let told = Arc::clone(&self.told);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let mut stream = BufReader::new(stream);
+                let mut line = String::new();
+                let _ = stream.read_line(&mut line).await;
+                told.lock().unwrap().push(line);
+                let _ = stream.write_all(b"{\"reply\":\"done\",\"warnings\":[]}\n").await;
+            }
+        });
+    }
+
+    fn lock(&self) -> RebootLock {
+        RebootLock::new(Arc::<Memory>::clone(&self.store), Group::default(), Options::default())
+    }
+
+    async fn start(&self) -> tokio::task::JoinHandle<std::io::Result<()>> {
+        let lock = self.lock();
+        let connect: Connect = Box::new(move |ask| {
+            let uses = ask.strategy.uses_etcd();
+            let lock: Option<Arc<dyn Lock>> = if uses { Some(Arc::new(EtcdLock::new(lock.clone(), ask.identity.clone()))) } else { None };
+            Ok((lock, None))
+        });
+        let daemon = Daemon::new(self.paths.clone(), connect).await.unwrap();
+        tokio::spawn(daemon.run())
+    }
+
+    async fn holders(&self) -> usize {
+        self.lock().status().await.unwrap().semaphore.holders.len()
+    }
+
+    /// Asks, as often as it takes: a daemon that has just begun may not listen yet, and one that was ended no longer answers.
+    async fn ask(&self, request: &Request) -> Reply {
+        for _ in 0..500 {
+            if let Ok(Some(reply)) = control::ask(&self.paths.control(), request).await {
+                return reply;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("no daemon answers");
+    }
+
+    async fn status(&self) -> Status {
+        self.ask(&Request::Status).await.status
+    }
+
+    fn told(&self) -> usize {
+        self.told.lock().unwrap().len()
+    }
+
+    /// Waits until PID 1 is told, or for a moment, to see that it is not.
+    async fn is_told(&self, wanted: bool) {
+        for _ in 0..(if wanted { 1000 } else { 30 }) {
+            if self.told() > 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let log = fs::read_to_string(self.paths.status()).unwrap_or_default();
+        assert_eq!(self.told() > 0, wanted, "{log}");
+    }
+
+    async fn eventually(&self, what: &str, mut is: impl AsyncFnMut() -> bool) {
+        for _ in 0..1000 {
+            if is().await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{what}: {}", fs::read_to_string(self.paths.status()).unwrap_or_default());
+    }
+}
+
+#[tokio::test]
+async fn an_update_takes_the_lock_and_the_healthy_new_version_gives_it_back() {
+    let machine = Machine::new();
+    machine.is_healthy("1.0");
+    let daemon = machine.start().await;
+    machine.is_told(false).await;
+    machine.update("1.1");
+    machine.is_told(true).await;
+    assert_eq!(machine.holders().await, 1);
+    assert_eq!(fs::read_to_string(machine.directory.path().join("hooked")).unwrap(), "pre-reboot 1.1\n");
+    assert!(machine.told.lock().unwrap()[0].contains("\"action\":\"reboot\""));
+    daemon.abort();
+    // The reboot; the new version is not known to be healthy at first.
+    machine.boots("two", "1.1");
+    let _daemon = machine.start().await;
+    machine.eventually("the lock is kept", async || machine.status().await.kept.is_some()).await;
+    assert_eq!(machine.holders().await, 1);
+    machine.is_healthy("1.1");
+    machine.eventually("the lock goes back", async || machine.holders().await == 0).await;
+    assert_eq!(machine.told(), 1);
+}
+
+#[tokio::test]
+async fn a_host_that_fell_back_keeps_the_lock_and_quarantines_the_version_once() {
+    let machine = Machine::new();
+    machine.is_healthy("1.0");
+    let daemon = machine.start().await;
+    machine.update("1.1");
+    machine.is_told(true).await;
+    daemon.abort();
+    machine.boots("two", "1.0");
+    machine.is_healthy("1.0");
+    let daemon = machine.start().await;
+    machine.eventually("quarantine", async || !machine.lock().quarantines().await.unwrap().is_empty()).await;
+    assert_eq!(machine.holders().await, 1);
+    let status = machine.status().await;
+    assert!(status.why().contains("Version 1.1 failed on this host"), "{}", status.why());
+    // An operator clears it: beginning again does not bring it back.
+    let actor = reboot_lock::audit::Actor { host: "x".into(), by: "test".into(), why: "looked".into() };
+    machine.lock().clear_quarantine("1.1", &actor).await.unwrap();
+    daemon.abort();
+    let _daemon = machine.start().await;
+    machine.eventually("kept", async || machine.status().await.kept.is_some()).await;
+    assert!(machine.lock().quarantines().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn inhibitors_windows_and_doubtful_settings_hold_it_back_without_a_lock() {
+    let machine = Machine::new();
+    machine.is_healthy("1.0");
+    fs::create_dir_all(machine.paths.lasting()).unwrap();
+    fs::write(machine.paths.lasting().join("move.json"), r#"{"why": "moving", "who": "ann"}"#).unwrap();
+    machine.update("1.1");
+    let _daemon = machine.start().await;
+    machine.is_told(false).await;
+    assert!(machine.status().await.why().contains("ann forbids it: moving"));
+    machine.settings(r#"{"strategy": "etcd-lock", "warn": 0, "windows": ["25:00 for 1h"]}"#);
+    machine.eventually("doubt", async || !machine.status().await.settings_problems.is_empty()).await;
+    fs::remove_file(machine.paths.lasting().join("move.json")).unwrap();
+    machine.is_told(false).await;
+    machine.settings(r#"{"strategy": "etcd-lock", "warn": 0, "windows": ["2020-01-01 00:00 UTC for 1h"]}"#);
+    machine.eventually("the window", async || machine.status().await.why().contains("NO window")).await;
+    machine.is_told(false).await;
+    assert_eq!(machine.holders().await, 0);
+    machine.settings(r#"{"strategy": "etcd-lock", "warn": 0}"#);
+    machine.is_told(true).await;
+}
+
+#[tokio::test]
+async fn an_inhibitor_that_comes_while_draining_calls_it_off() {
+    let machine = Machine::new();
+    machine.is_healthy("1.0");
+    let hook = machine.paths.hooks().join("20-slow");
+    fs::write(&hook, "#!/bin/sh\n[ $1 = cancelled ] || sleep 30\n").unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    machine.update("1.1");
+    let _daemon = machine.start().await;
+    machine.eventually("draining", async || machine.status().await.state == "draining").await;
+    assert_eq!(machine.holders().await, 1);
+    let mine = inhibitors::Inhibitor { what: "shutdown".into(), who: "db".into(), why: "failing over".into(), ..Default::default() };
+    let held = inhibitors::hold(&machine.paths.held(), &mine).unwrap();
+    machine.eventually("the lock goes back", async || machine.holders().await == 0).await;
+    machine.eventually("waiting", async || machine.status().await.state == "waiting").await;
+    let hooked = fs::read_to_string(machine.directory.path().join("hooked")).unwrap();
+    assert_eq!(hooked, "pre-reboot 1.1\ncancelled 1.1\n");
+    drop(held);
+    machine.eventually("again", async || machine.status().await.state == "draining").await;
+    machine.is_told(false).await;
+}
+
+#[tokio::test]
+async fn what_is_asked_for_by_hand_is_done_and_forgotten() {
+    let machine = Machine::new();
+    machine.settings(r#"{"strategy": "off", "warn": 0}"#);
+    machine.is_healthy("1.0");
+    let daemon = machine.start().await;
+    let ask = async |request: &Request| machine.ask(request).await;
+    assert!(ask(&Request::Cancel).await.error.is_some());
+    assert!(ask(&Request::Extend { seconds: 5 }).await.error.is_some());
+    let reply = ask(&Request::NeedReboot { reason: "try".into(), by: "ann".into() }).await;
+    assert!(reply.error.is_none() && reply.status.why().contains("wanted by ann"), "{}", reply.status.why());
+    machine.is_told(false).await;
+    assert!(machine.status().await.why().contains("NO strategy"));
+    assert!(ask(&Request::Cancel).await.error.is_none());
+    assert!(machine.status().await.wanted.is_none());
+    ask(&Request::Reboot { reason: "try".into(), by: "ann".into() }).await;
+    machine.is_told(true).await;
+    daemon.abort();
+    machine.boots("two", "1.0");
+    machine.is_healthy("1.0");
+    let _daemon = machine.start().await;
+    machine.is_told(true).await;
+    assert_eq!(machine.told(), 1, "what was asked for ended with that boot");
+}
+
+#[tokio::test]
+async fn nothing_wakes_it_while_nothing_changes() {
+    let machine = Machine::new();
+    machine.is_healthy("1.0");
+    let _daemon = machine.start().await;
+    machine.eventually("up", async || machine.paths.control().exists() && machine.paths.status().exists()).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let count = |status: &Status| status.counters.get("evaluations").copied().unwrap_or(0);
+    let before = count(&machine.status().await);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // Each question is an evaluation.
+    assert_eq!(count(&machine.status().await), before + 1);
+}

@@ -1,0 +1,202 @@
+//! The lock in etcd, as [`crate::permission`] wants it: `reboot-lock`'s semaphore, its fair queue, its rule for giving back, its quarantine.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use reboot_lock::audit::Actor;
+use reboot_lock::lock::RebootLock;
+use reboot_lock::quarantine::Quarantine;
+use reboot_lock::queue::Progress;
+use reboot_lock::release::{Decision, Host, Outcome, decide};
+use reboot_lock::{LockError, Purpose};
+use reboot_rules::system_clock;
+
+use crate::host::Identity;
+use crate::permission::{Claim, Earlier, HostState, Lock, Refusal};
+use crate::policy::LockFact;
+
+/// How the audit trail calls us.
+pub const BY: &str = "reboot-locksmith";
+
+/// The lock.
+pub struct EtcdLock {
+    lock: RebootLock,
+    identity: Identity,
+    /// The revision up to which we have looked, for [`Lock::changed`].
+    seen: Mutex<i64>,
+}
+
+impl EtcdLock {
+    /// The lock for this host.
+    #[must_use]
+    pub fn new(lock: RebootLock, identity: Identity) -> Self {
+        Self { lock, identity, seen: Mutex::new(0) }
+    }
+
+    fn actor(&self, why: &str) -> Actor {
+        Actor { host: self.identity.hostname.clone(), by: BY.to_owned(), why: why.to_owned() }
+    }
+}
+
+/// What an error means to the policy.
+pub fn refusal(error: &LockError) -> Refusal {
+    match error {
+        LockError::Store(error) if error.passes() => Refusal::Down(error.to_string()),
+        LockError::Quarantined { .. } => {
+            Refusal::Quarantined(format!("{error}; `locksmithctl quarantine clear` lifts that, as does a newer release"))
+        }
+        LockError::Contended { .. } => Refusal::Down(error.to_string()),
+        error => Refusal::No(error.to_string()),
+    }
+}
+
+fn purpose(claim: &Claim) -> Purpose {
+    if claim.version.is_some() { Purpose::Update } else { Purpose::Reboot }
+}
+
+#[async_trait]
+impl Lock for EtcdLock {
+    async fn acquire(&self, claim: &Claim, news: &(dyn Fn(LockFact) + Send + Sync)) -> Result<Option<u64>, Refusal> {
+        let wanted = reboot_lock::Claim {
+            id: self.identity.machine_id.clone(),
+            hostname: self.identity.hostname.clone(),
+            boot_id: self.identity.boot_id.clone(),
+            purpose: purpose(claim),
+            reason: claim.reason.clone(),
+            version: claim.version.clone(),
+        };
+        if let Ok(status) = self.lock.status().await
+            && let Ok(mut seen) = self.seen.lock()
+        {
+            *seen = status.revision;
+        }
+        let progress = |progress: Progress| {
+            news(match progress {
+                Progress::Queued => LockFact::Waiting("other hosts wait before this one".to_owned()),
+                Progress::First { holders } => LockFact::Waiting(format!("it is held by {holders}, and this host is next")),
+                Progress::Trouble(error) => LockFact::Down { since: system_clock(), why: error.to_string() },
+            });
+        };
+        let held = self.lock.acquire(&wanted, &self.actor(&claim.reason), &progress).await;
+        held.map(|held| Some(held.holder.fence)).map_err(|error| refusal(&error))
+    }
+
+    async fn confirm(&self, claim: &Claim, fence: Option<u64>) -> Result<(), Refusal> {
+        let Some(fence) = fence else { return Err(Refusal::No("the lock has no fence".to_owned())) };
+        let verified = self.lock.verify(&self.identity.machine_id, fence, claim.version.as_deref()).await;
+        verified.map(drop).map_err(|error| refusal(&error))
+    }
+
+    async fn settle(&self, host: &HostState) -> Result<Earlier, Refusal> {
+        let why = "the reboot daemon starts";
+        let held = self.lock.settle(&self.identity.machine_id, &self.actor(why)).await.map_err(|error| refusal(&error))?;
+        let Some(record) = held else { return Ok(Earlier::Nothing) };
+        if record.boot_id == self.identity.boot_id && matches!(record.purpose, Purpose::Update | Purpose::Reboot) {
+            let why = "the reboot daemon began again before the reboot".to_owned();
+            return Ok(Earlier::Release { fence: Some(record.fence), why });
+        }
+        let failed = host.failed.as_ref().filter(|(version, _)| record.version.as_ref() == Some(version));
+        let now = Host {
+            boot_id: &self.identity.boot_id,
+            running: &self.identity.version,
+            healthy: host.healthy,
+            outcome: failed.map_or(Outcome::Pending, |(_, reason)| Outcome::Failed(reason.clone())),
+        };
+        Ok(match decide(&record, &now) {
+            Decision::Release { why } => Earlier::Release { fence: Some(record.fence), why },
+            Decision::Keep { why } => Earlier::Keep { why, failed: None },
+            Decision::FellBack { version, reason } => {
+                let why =
+                    format!("version {version} failed on this host ({reason}): `locksmithctl unlock` frees the lock when you have looked");
+                Earlier::Keep { why, failed: Some((version, reason)) }
+            }
+        })
+    }
+
+    async fn give_back(&self, why: &str) -> Result<(), Refusal> {
+        let held = self.lock.settle(&self.identity.machine_id, &self.actor(why)).await.map_err(|error| refusal(&error))?;
+        // What a person or a FleetLock client took goes back by their hands.
+        let Some(record) = held.filter(|record| matches!(record.purpose, Purpose::Update | Purpose::Reboot)) else { return Ok(()) };
+        match self.lock.unlock(&self.identity.machine_id, Some(record.fence), &self.actor(why)).await {
+            Ok(_) | Err(LockError::Lost { .. }) => Ok(()),
+            Err(error) => Err(refusal(&error)),
+        }
+    }
+
+    async fn quarantine(&self, version: &str, reason: &str) -> Result<(), Refusal> {
+        let Identity { machine_id, hostname, .. } = &self.identity;
+        let record = Quarantine::new(version, machine_id, hostname, self.lock.group().as_str(), reason, system_clock());
+        self.lock.quarantine(&record, &self.actor(reason)).await.map_err(|error| refusal(&error))
+    }
+
+    async fn changed(&self) {
+        let seen = self.seen.lock().map_or(0, |seen| *seen);
+        match self.lock.watch_quarantines(seen).await {
+            Ok(mut watch) => drop(watch.next().await),
+            // The pause of who waits decides.
+            Err(_) => tokio::time::sleep(Duration::from_secs(3600)).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reboot_lock::Group;
+    use reboot_lock::lock::Options;
+    use reboot_lock::store::Memory;
+    use std::sync::Arc;
+
+    fn host(store: &Arc<Memory>, id: &str, boot: &str, version: &str) -> EtcdLock {
+        let lock = RebootLock::new(Arc::<Memory>::clone(store), Group::default(), Options::default());
+        let identity = Identity { machine_id: id.into(), boot_id: boot.into(), hostname: format!("host-{id}"), version: version.into() };
+        EtcdLock::new(lock, identity)
+    }
+
+    fn claim() -> Claim {
+        Claim { version: Some("1.1".into()), reason: "an update".into() }
+    }
+
+    #[tokio::test]
+    async fn a_host_that_came_back_healthy_gives_the_lock_back_and_one_that_fell_back_keeps_it() {
+        let store = Arc::new(Memory::default());
+        let before = host(&store, "a", "one", "1.0");
+        let fence = before.acquire(&claim(), &|_| {}).await.unwrap();
+        assert_eq!(before.confirm(&claim(), fence).await, Ok(()));
+        let starting = HostState::default();
+        let healthy = HostState { healthy: true, failed: None };
+        let new = host(&store, "a", "two", "1.1");
+        assert!(matches!(new.settle(&starting).await, Ok(Earlier::Keep { failed: None, .. })));
+        assert!(matches!(new.settle(&healthy).await, Ok(Earlier::Release { .. })));
+        // It fell back instead: whatever its health, it keeps the lock and names the version.
+        let old = host(&store, "a", "two", "1.0");
+        for state in [&healthy, &HostState { healthy: true, failed: Some(("1.1".into(), "docker is failed".into())) }] {
+            let Ok(Earlier::Keep { failed: Some((version, reason)), .. }) = old.settle(state).await else { panic!() };
+            assert_eq!(version, "1.1");
+            old.quarantine(&version, &reason).await.unwrap();
+        }
+        let other = host(&store, "b", "x", "1.0");
+        assert!(matches!(other.acquire(&claim(), &|_| {}).await, Err(Refusal::Quarantined(_))));
+        // Another version waits for the lock, which the first host still has.
+        let next = Claim { version: Some("1.2".into()), ..claim() };
+        let waiting = tokio::time::timeout(Duration::from_millis(200), other.acquire(&next, &|_| {})).await;
+        assert!(waiting.is_err());
+        other.give_back("enough").await.unwrap();
+        // The host itself reuses it for the newer one.
+        assert!(old.acquire(&next, &|_| {}).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_begins_again_gives_back_what_it_forgot() {
+        let store = Arc::new(Memory::default());
+        let lock = host(&store, "a", "one", "1.0");
+        lock.acquire(&claim(), &|_| {}).await.unwrap();
+        let again = host(&store, "a", "one", "1.0");
+        assert!(matches!(again.settle(&HostState::default()).await, Ok(Earlier::Release { .. })));
+        again.give_back("begun again").await.unwrap();
+        assert_eq!(again.settle(&HostState::default()).await, Ok(Earlier::Nothing));
+        store.set_down(true);
+        assert!(matches!(again.give_back("x").await, Err(Refusal::Down(_))));
+    }
+}

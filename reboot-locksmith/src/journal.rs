@@ -1,0 +1,130 @@
+//! The journal on the state partition: what must be known after a crash or a reboot. Written whole and synced, before what it tells of is done.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use reboot_rules::Seconds;
+use serde::{Deserialize, Serialize};
+
+use crate::machine::Phase;
+use crate::policy::Wanted;
+
+const FORMAT: u32 = 1;
+
+/// A lock that may be held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claimed {
+    /// The version that it was asked for.
+    pub version: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// The boot that asked.
+    pub boot_id: String,
+    /// Since when.
+    pub since: Seconds,
+    /// Whose lock it is: `etcd-lock` or `fleet-lock`.
+    pub strategy: String,
+    /// The etcd lock's fence, once it is got.
+    pub fence: Option<u64>,
+}
+
+/// All of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Journal {
+    /// Of this layout.
+    pub format: u32,
+    /// Where the daemon is.
+    pub phase: Phase,
+    /// In which boot that was.
+    pub boot_id: String,
+    /// What somebody asked for: an update is known from the update agent.
+    pub wanted: Option<Wanted>,
+    /// What may be held.
+    pub claimed: Option<Claimed>,
+    /// The version that this host has quarantined: once is enough, an operator may have cleared it.
+    pub quarantined: Option<String>,
+    /// Containers that were stopped for a reboot that has not come yet.
+    pub stopped: Vec<String>,
+    /// Those of them that Docker does not start by itself after it.
+    pub start_again: Vec<String>,
+}
+
+impl Journal {
+    /// Reads it; a new one when there is none. A damaged one is set aside and said to be so: what others hold for this host is asked of them
+    /// anyway.
+    #[must_use]
+    pub fn load(path: &Path) -> (Self, Option<String>) {
+        let bytes = match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return (Self::default(), None),
+            Err(error) => return (Self::default(), Some(format!("{}: {error}", path.display()))),
+            Ok(bytes) => bytes,
+        };
+        match serde_json::from_slice::<Self>(&bytes) {
+            Ok(journal) if journal.format <= FORMAT => (journal, None),
+            Ok(journal) => (Self::default(), Some(format!("{}: written by a newer version (layout {})", path.display(), journal.format))),
+            Err(error) => (Self::default(), Some(format!("{}: damaged, and begun again: {error}", path.display()))),
+        }
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// When the state partition cannot be written.
+    pub fn store(&mut self, path: &Path) -> io::Result<()> {
+        self.format = FORMAT;
+        write_whole(path, &serde_json::to_vec_pretty(self).map_err(io::Error::from)?, true)
+    }
+
+    /// Forgets what ended with the boot that asked for it.
+    pub fn enter_boot(&mut self, boot_id: &str) {
+        if self.boot_id != boot_id {
+            self.boot_id = boot_id.to_owned();
+            self.phase = Phase::Idle;
+            self.wanted = None;
+            self.stopped.clear();
+        }
+    }
+}
+
+/// Writes a file whole or not at all; `sync`: also through a loss of power.
+///
+/// # Errors
+/// When its directory cannot be written.
+pub fn write_whole(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(directory)?;
+    let temporary = path.with_extension("new");
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    if sync {
+        file.sync_all()?;
+    }
+    fs::rename(&temporary, path)?;
+    if sync { File::open(directory)?.sync_all() } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_comes_back_and_a_new_boot_forgets_what_ended_with_the_old_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a/journal.json");
+        assert_eq!(Journal::load(&path), (Journal::default(), None));
+        let mut journal =
+            Journal { phase: Phase::Draining { since: 5 }, boot_id: "one".into(), quarantined: Some("1.2".into()), ..Journal::default() };
+        journal.store(&path).unwrap();
+        let (mut loaded, problem) = Journal::load(&path);
+        assert_eq!((&loaded, problem), (&journal, None));
+        loaded.enter_boot("one");
+        assert_eq!(loaded, journal);
+        loaded.enter_boot("two");
+        assert_eq!((loaded.phase, loaded.quarantined.as_deref()), (Phase::Idle, Some("1.2")));
+        fs::write(&path, "{\"phase\": 3").unwrap();
+        let (fresh, problem) = Journal::load(&path);
+        assert!(fresh == Journal::default() && problem.unwrap().contains("damaged"));
+    }
+}

@@ -1,0 +1,153 @@
+use std::sync::Mutex;
+
+use super::*;
+
+/// A lock and a guard whose answers the test decides; they note what is asked.
+#[derive(Default)]
+struct Others {
+    asked: Mutex<Vec<String>>,
+    held: Mutex<bool>,
+    down: Mutex<bool>,
+    earlier: Mutex<Option<Earlier>>,
+    free: tokio::sync::Notify,
+}
+
+impl Others {
+    fn note(&self, what: &str) -> Result<(), Refusal> {
+        self.asked.lock().unwrap().push(what.to_owned());
+        if *self.down.lock().unwrap() { Err(Refusal::Down("refused".into())) } else { Ok(()) }
+    }
+
+    fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut self.asked.lock().unwrap())
+    }
+}
+
+#[async_trait]
+impl Lock for Others {
+    async fn acquire(&self, _: &Claim, news: &(dyn Fn(LockFact) + Send + Sync)) -> Result<Option<u64>, Refusal> {
+        self.note("acquire")?;
+        news(LockFact::Waiting("others".into()));
+        self.free.notified().await;
+        *self.held.lock().unwrap() = true;
+        Ok(Some(7))
+    }
+    async fn confirm(&self, _: &Claim, fence: Option<u64>) -> Result<(), Refusal> {
+        self.note("confirm")?;
+        if *self.held.lock().unwrap() && fence == Some(7) { Ok(()) } else { Err(Refusal::No("freed by somebody".into())) }
+    }
+    async fn settle(&self, host: &HostState) -> Result<Earlier, Refusal> {
+        self.note("settle")?;
+        match &*self.earlier.lock().unwrap() {
+            None => Ok(Earlier::Nothing),
+            Some(Earlier::Keep { .. }) if host.healthy => Ok(Earlier::Release { fence: Some(3), why: "healthy".into() }),
+            Some(earlier) => Ok(earlier.clone()),
+        }
+    }
+    async fn give_back(&self, why: &str) -> Result<(), Refusal> {
+        self.note(&format!("give back: {why}"))?;
+        *self.held.lock().unwrap() = false;
+        *self.earlier.lock().unwrap() = None;
+        Ok(())
+    }
+    async fn quarantine(&self, version: &str, _: &str) -> Result<(), Refusal> {
+        self.note(&format!("quarantine {version}"))
+    }
+    async fn changed(&self) {
+        std::future::pending().await
+    }
+}
+
+#[async_trait]
+impl Guard for Others {
+    async fn reserve(&self) -> QuorumFact {
+        let _ = self.note("reserve");
+        QuorumFact::Reserved(None)
+    }
+    async fn confirm(&self) -> QuorumFact {
+        QuorumFact::Refused("a member is down".into())
+    }
+    async fn give_back(&self) -> Result<(), Refusal> {
+        self.note("unreserve")
+    }
+}
+
+fn claim() -> Claim {
+    Claim { version: Some("1.2".into()), reason: "an update".into() }
+}
+
+async fn until(permission: &Permission, what: impl Fn(&News) -> bool) -> News {
+    let mut news = permission.subscribe();
+    for _ in 0..1000 {
+        if what(&permission.news()) {
+            return permission.news();
+        }
+        let _ = tokio::time::timeout(Duration::from_secs(3600), news.changed()).await;
+    }
+    panic!("{:?}", permission.news())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wanted_is_waited_for_and_what_is_not_goes_back() {
+    let others = Arc::new(Others::default());
+    let permission = Permission::start(Some(others.clone()), Some(others.clone()), HostState::default(), None);
+    until(&permission, |news| news.settled).await;
+    permission.want(Target::Want(claim()));
+    let news = until(&permission, |news| matches!(news.lock, LockFact::Waiting(_))).await;
+    assert_eq!(news.quorum, QuorumFact::Unknown, "no reservation is held while waiting for the lock");
+    // The window closes while it waits.
+    permission.want(Target::GiveBack("the window is closed".into()));
+    assert_eq!(permission.news().lock, LockFact::Unknown);
+    until(&permission, |news| news.settled).await;
+    assert_eq!(others.asked(), ["settle", "acquire", "give back: the window is closed", "unreserve"]);
+    permission.want(Target::Want(claim()));
+    others.free.notify_one();
+    let news = until(&permission, |news| news.settled && news.lock == LockFact::Held).await;
+    assert_eq!((news.fence, news.quorum), (Some(7), QuorumFact::Reserved(None)));
+    // Right before the reboot: another member of the cluster has died.
+    assert!(matches!(permission.confirm().await.quorum, QuorumFact::Refused(_)));
+    *others.held.lock().unwrap() = false;
+    assert!(matches!(permission.confirm().await.lock, LockFact::Refused(_)));
+    *others.down.lock().unwrap() = true;
+    assert_eq!(permission.confirm().await.lock, LockFact::Held, "an outage frees no lock");
+    permission.want(Target::GiveBack("x".into()));
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert!(!permission.news().settled);
+    *others.down.lock().unwrap() = false;
+    until(&permission, |news| news.settled).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lock_of_an_earlier_life_goes_back_when_the_host_is_healthy() {
+    let others = Arc::new(Others::default());
+    *others.earlier.lock().unwrap() = Some(Earlier::Keep { why: "not healthy yet".into(), failed: None });
+    let permission = Permission::start(Some(others.clone()), None, HostState::default(), None);
+    let news = until(&permission, |news| news.settled).await;
+    assert_eq!(news.kept.as_deref(), Some("not healthy yet"));
+    permission.host(HostState { healthy: true, failed: None });
+    until(&permission, |news| news.kept.is_none()).await;
+    assert_eq!(others.asked(), ["settle", "settle", "give back: healthy", "settle"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_failed_is_quarantined_once_and_its_lock_stays() {
+    for again in [None, Some("1.2".to_owned())] {
+        let others = Arc::new(Others::default());
+        *others.earlier.lock().unwrap() = Some(Earlier::Keep { why: "1.2 failed".into(), failed: Some(("1.2".into(), "no".into())) });
+        *others.down.lock().unwrap() = true;
+        let permission = Permission::start(Some(others.clone()), None, HostState::default(), again.clone());
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        *others.down.lock().unwrap() = false;
+        others.asked();
+        let news = until(&permission, |news| news.settled).await;
+        assert_eq!(news.quarantined.as_deref(), Some("1.2"));
+        let expected: &[&str] = if again.is_some() { &["settle"] } else { &["settle", "quarantine 1.2"] };
+        assert_eq!(others.asked(), expected);
+        // A newer version is wanted, and then not: the lock still stays.
+        permission.want(Target::Want(claim()));
+        until(&permission, |news| matches!(news.lock, LockFact::Waiting(_))).await;
+        permission.want(Target::GiveBack("the window is closed".into()));
+        until(&permission, |news| news.settled).await;
+        assert!(others.asked().iter().all(|asked| !asked.starts_with("give back")));
+    }
+}
