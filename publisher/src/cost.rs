@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use disk_layout::Version;
-use release_format::{ContentMap, FetchPlan, PackIndex, PlanOptions};
+use release_format::{ContentMap, FetchPlan, MAX_REQUESTS, PackIndex, PlanOptions};
 use serde::Serialize;
 
 /// What one way to a release costs.
@@ -33,19 +33,40 @@ pub struct CostFrom {
     pub version: String,
     /// The cost.
     pub cost: Cost,
+    /// Bytes of a patch pack, where one is offered.
+    pub patch: Option<u64>,
+    /// Bytes of a patch pack that was made and is not offered, since chunks cost less.
+    pub refused_patch: Option<u64>,
+}
+
+impl CostFrom {
+    /// The way that a host takes which has that version: `patch`, `chunks`, or `full`.
+    #[must_use]
+    pub fn way(&self, full: &Cost) -> &'static str {
+        match self.patch {
+            Some(_) => "patch",
+            None if self.cost.bytes < full.bytes => "chunks",
+            None => "full",
+        }
+    }
 }
 
 /// The cost for a host that has all of `before`'s chunks.
 #[must_use]
 pub fn cost(map: &ContentMap, index: &PackIndex, before: Option<&ContentMap>) -> Cost {
     let have: HashSet<_> = before.into_iter().flat_map(|before| before.chunks().map(|(_, chunk)| chunk.digest)).collect();
-    let plan = FetchPlan::new(map, index, &PlanOptions::default(), |_, chunk| !have.contains(&chunk.digest));
-    Cost { bytes: plan.bytes(), requests: plan.fetches.len() as u64 }
+    let plan = FetchPlan::within(map, index, &PlanOptions::default(), MAX_REQUESTS, |_, chunk| !have.contains(&chunk.digest));
+    Cost { bytes: plan.bytes(), requests: plan.requests() as u64 }
 }
 
 /// All costs of a release.
 #[must_use]
 pub fn costs(map: &ContentMap, index: &PackIndex, earlier: &[(Version, ContentMap)], map_and_index: u64) -> Costs {
-    let from = |(version, before): &(Version, ContentMap)| CostFrom { version: version.to_string(), cost: cost(map, index, Some(before)) };
+    let from = |(version, before): &(Version, ContentMap)| CostFrom {
+        version: version.to_string(),
+        cost: cost(map, index, Some(before)),
+        patch: None,
+        refused_patch: None,
+    };
     Costs { full: cost(map, index, None), chunks_from: earlier.iter().map(from).collect(), map_and_index }
 }

@@ -11,12 +11,14 @@
 
 pub mod bundle;
 pub mod cost;
+pub mod diff;
 mod error;
 mod files;
 pub mod keys;
 mod metadata;
 mod pack;
 pub mod parts;
+pub mod patch;
 mod prune;
 pub mod publish;
 pub mod repository;

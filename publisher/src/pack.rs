@@ -2,7 +2,7 @@
 //! repository has; the index points into earlier packs for the rest. Chunks are read, hashed and compressed on all cores, so
 //! many at a time, so memory does not grow with the image.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
@@ -11,8 +11,8 @@ use std::path::Path;
 use rayon::prelude::*;
 use release_format::limits::{CHUNK, HEADER};
 use release_format::{
-    ContentMap, Digest, EncodedChunk, Entry, ExtentKind, Hasher, MapBuilder, ObjectKind, ObjectRef, Operation, PackIndex, Part, Release,
-    encode_chunk, pack_header,
+    ContentMap, Digest, EncodedChunk, Entry, ExtentKind, Hasher, MapBuilder, ObjectKind, ObjectRef, Operation, PackIndex, Part,
+    PayloadDigest, Release, encode_chunk, pack_header,
 };
 
 use crate::error::PublishError;
@@ -22,10 +22,15 @@ use crate::repository::{OBJECTS, Repository};
 
 /// Chunks that are in memory at once: 16 MiB of image and as much of payload at most.
 const BATCH: usize = 64;
-/// Packs of earlier releases that a release refers to; the format's limit is 256.
-const MAX_EARLIER_PACKS: usize = 200;
+/// Packs that a release refers to. With one more, all of it goes into one pack (a rebase), so that older packs can be pruned and hosts need
+/// few requests. The format's limit is 256.
+const MAX_PACKS: usize = 16;
+/// A release whose packs hold more than so many times the bytes that it needs of them is rebased as well,
+const MAX_WASTE: u64 = 2;
+/// unless they hold less than this.
+const SMALL: u64 = 32 << 20;
 /// zstd level of maps and indexes.
-const SMALL_LEVEL: i32 = 19;
+pub const SMALL_LEVEL: i32 = 19;
 
 /// What earlier releases have.
 #[derive(Default)]
@@ -35,15 +40,12 @@ pub struct Known {
 }
 
 impl Known {
-    /// Learns a release. To be called from the newest to the oldest; what is over the limit on packs is not learned.
+    /// Learns a release. To be called from the newest to the oldest.
     pub fn learn(&mut self, repository: &Repository, release: &Release) -> Result<ContentMap, PublishError> {
         let (map, index) = read_map(repository, release)?;
         for ((_, chunk), entry) in map.chunks().zip(index.entries()) {
             let Some(pack) = release.packs.get(usize::from(entry.pack)).filter(|_| entry.operation.has_payload()) else { continue };
             if !self.packs.contains(pack) {
-                if self.packs.len() >= MAX_EARLIER_PACKS {
-                    continue;
-                }
                 self.packs.push(*pack);
             }
             self.chunks.entry(chunk.digest).or_insert((*pack, *entry));
@@ -77,10 +79,12 @@ pub struct Packed {
     pub packs: Vec<ObjectRef>,
     /// The new one; none when there was no new chunk.
     pub new_pack: Option<ObjectRef>,
+    /// Whether chunks that earlier releases have were put into the new pack too.
+    pub rebased: bool,
 }
 
 /// Where a chunk's bytes are.
-struct Piece {
+pub struct Piece {
     part: Part,
     offset: u64,
     len: usize,
@@ -137,6 +141,10 @@ pub fn pack(parts: &OpenParts, known: &Known, repository: &Repository, level: i3
     }
     let failed = || PublishError::format(&format!("version {}", parts.version));
     let map = builder.finish(parts.parts.root.size, parts.uki.len() as u64).map_err(failed())?;
+    let rebased = is_scattered(&places);
+    if rebased {
+        rebase(&mut places, &mut writer, repository)?;
+    }
     let new_pack = writer.finish(repository)?;
 
     let mut packs: Vec<ObjectRef> = new_pack.into_iter().collect();
@@ -154,11 +162,51 @@ pub fn pack(parts: &OpenParts, known: &Known, repository: &Repository, level: i3
     let index = PackIndex::new(entries, &map, &packs).map_err(failed())?;
     let map_object = repository.write_object(&map.encode(SMALL_LEVEL).map_err(failed())?, ObjectKind::Map)?;
     let index_object = repository.write_object(&index.encode(SMALL_LEVEL).map_err(failed())?, ObjectKind::Index)?;
-    Ok(Packed { map, index, map_object, index_object, packs, new_pack })
+    Ok(Packed { map, index, map_object, index_object, packs, new_pack, rebased })
+}
+
+/// Whether a release would keep too many packs alive, or too much in them that nobody needs.
+fn is_scattered(places: &[(Option<ObjectRef>, Entry)]) -> bool {
+    let stored = || places.iter().filter(|(_, entry)| entry.operation.has_payload());
+    let packs: HashSet<ObjectRef> = stored().filter_map(|(pack, _)| *pack).collect();
+    let payloads: HashSet<(Option<ObjectRef>, u64, u32)> = stored().map(|(pack, entry)| (*pack, entry.offset, entry.len)).collect();
+    let needed: u64 = payloads.iter().map(|(_, _, len)| u64::from(*len)).sum();
+    let held: u64 = packs.iter().map(|pack| pack.size).sum();
+    packs.len() >= MAX_PACKS || held > needed.saturating_mul(MAX_WASTE).max(SMALL)
+}
+
+/// Copies the payloads of earlier packs into the new one, as they are.
+fn rebase(places: &mut [(Option<ObjectRef>, Entry)], writer: &mut PackWriter, repository: &Repository) -> Result<(), PublishError> {
+    let mut files: HashMap<ObjectRef, File> = HashMap::new();
+    let mut moved: HashMap<(ObjectRef, u64), Entry> = HashMap::new();
+    for (of, entry) in places {
+        let Some(pack) = of.filter(|_| entry.operation.has_payload()) else { continue };
+        if let Some(there) = moved.get(&(pack, entry.offset)) {
+            (*of, *entry) = (None, *there);
+            continue;
+        }
+        let path = repository.object(&pack, ObjectKind::Pack);
+        let fail = || PublishError::file("read", &path);
+        let file = match files.entry(pack) {
+            std::collections::hash_map::Entry::Occupied(open) => open.into_mut(),
+            std::collections::hash_map::Entry::Vacant(none) => none.insert(File::open(&path).map_err(fail())?),
+        };
+        let mut payload = vec![0; entry.len as usize];
+        file.read_exact_at(&mut payload, entry.offset).map_err(fail())?;
+        if PayloadDigest::of(&payload) != entry.digest {
+            let reason = "it does not hold what its index says: restore the repository from a copy".to_owned();
+            return Err(PublishError::Text { path, reason });
+        }
+        let before = (pack, entry.offset);
+        *entry = writer.append(&EncodedChunk { operation: entry.operation, payload, digest: entry.digest })?;
+        *of = None;
+        moved.insert(before, *entry);
+    }
+    Ok(())
 }
 
 /// The extents of both parts and where each chunk's bytes are.
-fn lay_out(parts: &OpenParts) -> Result<(MapBuilder, Vec<Piece>), release_format::FormatError> {
+pub fn lay_out(parts: &OpenParts) -> Result<(MapBuilder, Vec<Piece>), release_format::FormatError> {
     let mut builder = MapBuilder::new();
     let mut pieces = Vec::new();
     let root = parts.parts.extents.iter().map(|(path, len)| {
@@ -185,7 +233,20 @@ fn lay_out(parts: &OpenParts) -> Result<(MapBuilder, Vec<Piece>), release_format
     Ok((builder, pieces))
 }
 
-fn read_piece(parts: &OpenParts, piece: &Piece) -> Result<Vec<u8>, PublishError> {
+/// The bytes of a chunk of the release that is being published.
+pub fn read_chunk(parts: &OpenParts, map: &ContentMap, number: u32) -> Result<Vec<u8>, PublishError> {
+    let missing = || PublishError::format("the content map")(release_format::FormatError::NoChunk(number));
+    let chunk = map.chunk(number).ok_or_else(missing)?;
+    read_piece(parts, &Piece { part: chunk.part, offset: chunk.offset, len: chunk.len as usize })
+}
+
+/// A run of bytes of a part.
+pub fn read_part(parts: &OpenParts, part: Part, offset: u64, len: u64) -> Result<Vec<u8>, PublishError> {
+    read_piece(parts, &Piece { part, offset, len: usize::try_from(len).unwrap_or(0) })
+}
+
+/// The bytes of a piece.
+pub fn read_piece(parts: &OpenParts, piece: &Piece) -> Result<Vec<u8>, PublishError> {
     let mut bytes = vec![0; piece.len];
     match piece.part {
         Part::Root => {

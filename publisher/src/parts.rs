@@ -52,6 +52,9 @@ pub struct Parts {
     pub root: FileRange,
     /// Its extents in order: path and length; the first one, without path, is the metadata.
     pub extents: Vec<(String, u64)>,
+    /// The package or build step that each extent is of, for reports.
+    #[serde(default)]
+    pub owners: Vec<String>,
     /// Parts of the UKI in order: name of the section, or none, and length.
     pub sections: Vec<(String, u64)>,
     /// What must not go backwards.

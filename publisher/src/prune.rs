@@ -11,6 +11,9 @@ use crate::error::PublishError;
 use crate::files;
 use crate::repository::{METADATA, OBJECTS, Repository, TARGETS};
 
+/// Retired releases of a channel whose content maps stay: half a megabyte each.
+const MAPS_KEPT: usize = 64;
+
 /// What was dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Pruned {
@@ -47,6 +50,14 @@ pub fn retire(channels: &mut BTreeMap<String, Channel>, keep: usize) -> Vec<Stri
 /// them right now.
 pub fn delete(repository: &Repository, channels: &BTreeMap<String, Channel>, retired: Vec<String>) -> Result<Pruned, PublishError> {
     let mut needed: HashSet<String> = HashSet::new();
+    // With its map a host that still runs a retired release fetches what differs; without, everything.
+    for list in channels.values() {
+        for entry in list.releases.iter().rev().filter(|entry| entry.retired).take(MAPS_KEPT) {
+            let Ok(release) = repository.read_release(&entry.release) else { continue };
+            needed.insert(entry.release.path(ObjectKind::Release));
+            needed.insert(release.map.path(ObjectKind::Map));
+        }
+    }
     for entry in channels.values().flat_map(|list| &list.releases).filter(|entry| !entry.retired) {
         let release = repository.read_release(&entry.release)?;
         needed.insert(entry.release.path(ObjectKind::Release));

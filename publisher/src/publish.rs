@@ -16,6 +16,7 @@ use crate::keys::Keys;
 use crate::metadata::{Expiries, Role};
 use crate::pack::{self, Known};
 use crate::parts::OpenParts;
+use crate::patch;
 use crate::prune;
 use crate::repository::{Repository, Resign, empty_channel, target_of};
 
@@ -34,6 +35,8 @@ pub struct Offer {
     pub rollout: Option<Rollout>,
     /// What older hosts take first.
     pub stepping_stone: Option<Version>,
+    /// From how many versions before it there are patch packs.
+    pub patches: usize,
 }
 
 /// Where and when something is published.
@@ -59,6 +62,8 @@ pub struct Published {
     pub already: bool,
     /// Bytes of the new pack.
     pub new_pack: u64,
+    /// Whether all chunks went into the new pack, so that older packs can be pruned.
+    pub rebased: bool,
     /// Bytes of the root image and the UKI.
     pub image_bytes: u64,
     /// What it costs; for versions published before, not computed again.
@@ -119,6 +124,7 @@ fn publish_one(
         version: version.to_string(),
         already: true,
         new_pack: 0,
+        rebased: false,
         image_bytes,
         costs: None,
     };
@@ -153,16 +159,36 @@ fn publish_one(
     }
     let mut known = Known::default();
     let mut earlier: Vec<(Version, ContentMap)> = Vec::new();
+    let mut predecessors: Vec<Release> = Vec::new();
     let mut releases: Vec<&ChannelRelease> = others.iter().flat_map(|other| &other.releases).filter(|entry| !entry.retired).collect();
     releases.sort_by(|a, b| b.version.cmp(&a.version));
     releases.dedup_by(|a, b| a.version == b.version);
     for entry in releases {
-        let map = known.learn(context.repository, &context.repository.read_release(&entry.release)?)?;
-        if entry.version < *version && earlier.len() < TOLD {
+        let release = context.repository.read_release(&entry.release)?;
+        let map = known.learn(context.repository, &release)?;
+        if entry.version < *version && !entry.withdrawn && predecessors.len() < offer.patches {
+            predecessors.push(release);
+        }
+        if entry.version < *version && earlier.len() < TOLD.max(offer.patches) {
             earlier.push((entry.version.clone(), map));
         }
     }
     let packed = pack::pack(parts, &known, context.repository, level)?;
+    drop(known);
+    let small = packed.map_object.size + packed.index_object.size;
+    let mut costs = cost::costs(&packed.map, &packed.index, &earlier, small);
+    let mut patches = Vec::new();
+    for from in &predecessors {
+        let info = patch::make(parts, &packed.map, from, context.repository, level)?;
+        let Some(told) = costs.chunks_from.iter_mut().find(|told| told.version == from.version.to_string()) else { continue };
+        // A host that takes a patch needs neither map nor index.
+        if info.patch.size < told.cost.bytes + small {
+            told.patch = Some(info.patch.size);
+            patches.push(info);
+        } else {
+            told.refused_patch = Some(info.patch.size);
+        }
+    }
     let release = Release {
         format: Release::FORMAT,
         image: parts.parts.image.clone(),
@@ -178,7 +204,8 @@ fn publish_one(
         map_body: Digest::of(&packed.map.body()),
         index: packed.index_object,
         packs: packed.packs,
-        patches: Vec::new(),
+        full_size: cost::cost(&packed.map, &packed.index, None).bytes,
+        patches,
         state: parts.parts.state.clone(),
     };
     let bytes = release.encode().map_err(PublishError::format(&format!("version {version}")))?;
@@ -195,9 +222,9 @@ fn publish_one(
     };
     insert(list, entry, offer);
     report.already = false;
+    report.rebased = packed.rebased;
     report.new_pack = packed.new_pack.map_or(0, |pack| pack.size);
-    let small = packed.map_object.size + packed.index_object.size;
-    report.costs = Some(cost::costs(&packed.map, &packed.index, &earlier, small));
+    report.costs = Some(costs);
     Ok(report)
 }
 

@@ -91,6 +91,7 @@ impl World {
             verity_uuid: uuid::Uuid::nil(),
             root: FileRange { file: ROOT_FILE.into(), offset: shift as u64, size },
             extents,
+            owners: Vec::new(),
             sections: vec![(".osrel".to_owned(), version.len() as u64), (".linux".to_owned(), kernel.len() as u64)],
             state: StateFloor::default(),
         };
@@ -282,7 +283,7 @@ fn roll_outs_change_and_releases_do_not() {
     let world = World::new();
     world.build("a", "1.0", &[("a", b"one")], b"kernel");
     let rollout = |start, percent| Rollout { start, waves: vec![Wave { percent, until: 60 }], paused: false };
-    let offer = |start, percent| Offer { rollout: Some(rollout(start, percent)), stepping_stone: None };
+    let offer = |start, percent| Offer { rollout: Some(rollout(start, percent)), stepping_stone: None, patches: 0 };
     world.offer("a", "stable", &offer(100, 10)).unwrap();
     let before = world.stable().releases[0].clone();
     world.offer("a", "stable", &offer(200, 50)).unwrap();
@@ -377,7 +378,7 @@ fn pruning_leaves_what_is_needed() {
         let out = format!("out{number}");
         world.build(&out, &format!("1.{number}"), &[("shared", &shared), ("own", &noise(number, 40_000))], b"kernel");
         let stepping_stone = (number == 4).then(|| "1.1".parse().unwrap());
-        world.offer(&out, "stable", &Offer { rollout: None, stepping_stone }).unwrap();
+        world.offer(&out, "stable", &Offer { stepping_stone, ..Offer::default() }).unwrap();
     }
     fs::write(world.path("repo/objects/notes.txt"), "not ours").unwrap();
     fs::write(world.path("repo/objects/.new-abc"), "cut short").unwrap();

@@ -77,6 +77,29 @@ impl ChunkDecoder {
     pub fn zero(&mut self, map: &ContentMap, index: &PackIndex, chunk: u32) -> Result<Write<'_>, FormatError> {
         self.decode(map, index, chunk, &[])
     }
+
+    /// A chunk that is here already: `read` fills a buffer of its size, and what it read is compared with the chunk's digest.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not the chunk.
+    pub fn local<E: From<FormatError>>(
+        &mut self,
+        map: &ContentMap,
+        chunk: u32,
+        read: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<Write<'_>, E> {
+        let [lane, _] = &mut self.lanes;
+        lane.local(map, chunk, read)
+    }
+
+    /// Bytes that are a chunk, as a write.
+    pub(crate) fn put(&mut self, map: &ContentMap, chunk: u32, bytes: &[u8]) -> Result<Write<'_>, FormatError> {
+        self.local(map, chunk, |to| {
+            let right = to.len() == bytes.len();
+            to.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+            if right { Ok(()) } else { Err(FormatError::ChunkDigest { chunk }) }
+        })
+    }
 }
 
 /// Nothing deep is called there.
@@ -125,6 +148,21 @@ impl Lane {
             return Err(FormatError::ChunkDigest { chunk });
         }
         Ok(place)
+    }
+
+    fn local<E: From<FormatError>>(
+        &mut self,
+        map: &ContentMap,
+        chunk: u32,
+        read: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<Write<'_>, E> {
+        let place = map.chunk(chunk).ok_or(FormatError::NoChunk(chunk))?;
+        let to = self.buffer.get_mut(..place.len as usize).ok_or(FormatError::NoChunk(chunk))?;
+        read(to)?;
+        if Digest::of(to) != place.digest {
+            return Err(FormatError::ChunkDigest { chunk }.into());
+        }
+        Ok(self.write(chunk, &place))
     }
 
     fn write(&mut self, chunk: u32, place: &Chunk) -> Write<'_> {

@@ -59,3 +59,13 @@ pub fn unwrap(what: &'static str, magic: [u8; 8], bytes: &[u8], limit: u64) -> R
         _ => Err(FormatError::Compression(what)),
     }
 }
+
+/// A body that was compressed with an earlier one as its prefix.
+pub fn unpatch(what: &'static str, earlier: &[u8], frame: &[u8], len: u32, limit: u64) -> Result<Vec<u8>, FormatError> {
+    if u64::from(len) > limit {
+        return Err(FormatError::BodyTooLarge { what, len: u64::from(len), limit });
+    }
+    let mut body = vec![0; len as usize];
+    crate::patch_apply::unzstd(&mut body, frame, earlier).ok_or(FormatError::Compression(what))?;
+    Ok(body)
+}

@@ -230,6 +230,66 @@ pub enum FormatError {
     /// There is no such chunk.
     #[error("there is no chunk {0}")]
     NoChunk(u32),
+    /// A patch for another earlier release than the one that is here.
+    #[error("the patch was made for another release than the one that runs")]
+    PatchSource,
+    /// The content map that a patch makes is not the release's.
+    #[error("the patch does not make the content map of the release")]
+    PatchMap,
+    /// An operation that makes chunks that are not there, or none, or not in order.
+    #[error("operation {operation} of the patch makes chunks that cannot be")]
+    PatchChunks {
+        /// Its number.
+        operation: u32,
+    },
+    /// An operation that takes bytes that the earlier release does not have.
+    #[error("operation {operation} of the patch takes bytes that are not there")]
+    SourceRange {
+        /// Its number.
+        operation: u32,
+    },
+    /// More old bytes than an operation may see.
+    #[error("operation {operation} of the patch takes {len} old bytes, more than is allowed")]
+    SourceWindow {
+        /// Its number.
+        operation: u32,
+        /// Bytes.
+        len: u64,
+    },
+    /// More new bytes than an operation may make.
+    #[error("operation {operation} of the patch makes {len} bytes, more than is allowed")]
+    OutputWindow {
+        /// Its number.
+        operation: u32,
+        /// Bytes.
+        len: u64,
+    },
+    /// A payload with an impossible length, or that does not decompress to what the operation makes.
+    #[error("the payload of operation {operation} of the patch, of {len} bytes, cannot be right")]
+    PatchPayload {
+        /// Its number.
+        operation: u32,
+        /// Its bytes.
+        len: u64,
+    },
+    /// A payload that is not the one that the table names.
+    #[error("the payload of operation {operation} of the patch is not what its table says")]
+    PatchPayloadDigest {
+        /// Its number.
+        operation: u32,
+    },
+    /// Control, difference and new bytes that do not fit each other.
+    #[error("the streams of operation {operation} of the patch do not fit")]
+    PatchStreams {
+        /// Its number.
+        operation: u32,
+    },
+    /// Old bytes that are not those that the patch was made of.
+    #[error("the old bytes for operation {operation} of the patch are not what they should be")]
+    SourceDigest {
+        /// Its number.
+        operation: u32,
+    },
     /// A server gave fewer bytes than asked for.
     #[error("the range ends {missing} bytes early")]
     RangeShort {
@@ -284,6 +344,16 @@ impl FormatError {
             Self::PayloadCompression { .. } => "payload-compression",
             Self::ChunkDigest { .. } => "chunk-digest",
             Self::NoChunk(_) => "chunk-unknown",
+            Self::PatchSource => "patch-source",
+            Self::PatchMap => "patch-map",
+            Self::PatchChunks { .. } => "patch-chunks",
+            Self::SourceRange { .. } => "source-range",
+            Self::SourceWindow { .. } => "source-window",
+            Self::OutputWindow { .. } => "output-window",
+            Self::PatchPayload { .. } => "patch-payload",
+            Self::PatchPayloadDigest { .. } => "patch-payload-digest",
+            Self::PatchStreams { .. } => "patch-streams",
+            Self::SourceDigest { .. } => "source-digest",
             Self::RangeShort { .. } => "range-short",
             Self::RangeLong { .. } => "range-long",
         }

@@ -14,6 +14,7 @@
 
 #![deny(clippy::indexing_slicing)]
 
+mod bsdiff;
 mod channel;
 mod chunk;
 mod container;
@@ -21,10 +22,13 @@ mod digest;
 mod error;
 mod index;
 pub mod limits;
+mod local;
 mod map;
 mod names;
 mod object;
 mod operation;
+mod patch;
+mod patch_apply;
 mod plan;
 mod reader;
 mod release;
@@ -33,15 +37,19 @@ mod rollout;
 mod testing;
 mod text;
 
+pub use bsdiff::{Difference, Step};
 pub use channel::{Channel, ChannelRelease};
 pub use chunk::{ChunkDecoder, EncodedChunk, RangeDecoder, Write, encode_chunk};
 pub use digest::{Digest, Hasher, PayloadDigest};
 pub use error::FormatError;
 pub use index::{Entry, PackIndex, pack_header};
+pub use local::{LocalChunks, LocalPlace};
 pub use map::{Chunk, ContentMap, Extent, ExtentKind, MapBuilder, Part};
 pub use names::{Name, NameError, channel_target};
 pub use object::{ObjectKind, ObjectRef};
 pub use operation::Operation;
-pub use plan::{Fetch, FetchPlan, PlanOptions, PlannedChunk};
+pub use patch::{ChunkRun, PatchOperation, PatchTable, SourceRun};
+pub use patch_apply::{PatchDecoder, ReadOld, WriteNew};
+pub use plan::{Fetch, FetchPlan, MAX_REQUESTS, PlanOptions, PlannedChunk};
 pub use release::{PatchInfo, Release, StateFloor, UkiInfo};
 pub use rollout::{Rollout, Wave, host_position};

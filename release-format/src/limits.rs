@@ -33,3 +33,15 @@ pub const MAX_RELEASES: usize = 2048;
 pub const MAX_WAVES: usize = 64;
 /// Bytes of the header of maps, indexes and packs.
 pub const HEADER: usize = 16;
+/// Bytes of the uncompressed table of a patch pack.
+pub const MAX_PATCH_BODY: u64 = 12 * 1024 * 1024;
+/// Operations of a patch pack.
+pub const MAX_OPERATIONS: u64 = 1 << 16;
+/// Runs of chunks and of old bytes of all operations together.
+pub const MAX_RUNS: u64 = 1 << 18;
+/// Old bytes that an operation sees.
+pub const MAX_SOURCE: u64 = 16 << 20;
+/// Bytes that an operation makes.
+pub const MAX_OUTPUT: u64 = 8 << 20;
+/// Bytes of the uncompressed control stream of BSDIFF.
+pub const MAX_CONTROL: u64 = 2 << 20;

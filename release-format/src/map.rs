@@ -180,7 +180,7 @@ impl ContentMap {
         body
     }
 
-    fn decode_body(body: &[u8]) -> Result<Self, FormatError> {
+    pub(crate) fn decode_body(body: &[u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(WHAT, body);
         for (what, supported) in [("blocks", BLOCK), ("chunks", CHUNK)] {
             let found = reader.u32()?;

@@ -12,11 +12,11 @@ pub enum Operation {
     Raw = 2,
     /// Zeros, without payload.
     Zero = 3,
-    /// Bytes of the running slot. For patch packs; not in use yet.
+    /// Bytes of the running slot. Only in patch packs.
     Copy = 4,
-    /// A zstd frame with bytes of the running slot as its prefix. For patch packs; not in use yet.
+    /// A zstd frame with bytes of the running slot as its prefix. Only in patch packs.
     Zpatch = 5,
-    /// Control, difference and extra streams against bytes of the running slot. For patch packs; not in use yet.
+    /// Control, difference and extra streams against bytes of the running slot. Only in patch packs.
     Bsdiff = 6,
 }
 
@@ -34,6 +34,19 @@ impl Operation {
             5 => Err(FormatError::OperationReserved("ZPATCH")),
             6 => Err(FormatError::OperationReserved("BSDIFF")),
             code => Err(FormatError::OperationUnknown(code)),
+        }
+    }
+
+    /// The operation of a code in a patch pack.
+    ///
+    /// # Errors
+    /// When the code is not known.
+    pub fn in_patch(code: u8) -> Result<Self, FormatError> {
+        match code {
+            4 => Ok(Self::Copy),
+            5 => Ok(Self::Zpatch),
+            6 => Ok(Self::Bsdiff),
+            code => Self::in_index(code),
         }
     }
 

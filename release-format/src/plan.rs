@@ -1,6 +1,6 @@
 //! Which ranges of which packs to fetch for the chunks that are wanted: sorted by place, joined across small gaps, and
 //! cut so that little is fetched twice after an interruption. Equal inputs give the same plan, so a journal needs
-//! only a number of a fetch.
+//! only a number of a fetch. Where chunks lie so scattered that there would be too many requests, larger gaps are read past.
 
 use crate::index::PackIndex;
 use crate::map::{Chunk, ContentMap};
@@ -51,12 +51,19 @@ pub struct FetchPlan {
     pub fetches: Vec<Fetch>,
     /// Wanted chunks that are zeros.
     pub zeros: Vec<u32>,
+    /// Fetches of one pack that are no further apart are asked for together.
+    pub max_gap: u64,
 }
+
+/// No update asks for more ranges than this, as long as reading past what is not wanted can prevent it.
+pub const MAX_REQUESTS: usize = 400;
+/// Larger gaps are never read past.
+const LARGEST_GAP: u64 = 64 << 20;
 
 impl FetchPlan {
     /// The plan for the chunks that `wanted` says yes to.
     pub fn new(map: &ContentMap, index: &PackIndex, options: &PlanOptions, mut wanted: impl FnMut(u32, &Chunk) -> bool) -> Self {
-        let mut plan = Self::default();
+        let mut plan = Self { max_gap: options.max_gap, ..Self::default() };
         let mut planned = Vec::new();
         for ((number, chunk), entry) in map.chunks().zip(index.entries()) {
             if !wanted(number, &chunk) {
@@ -86,6 +93,34 @@ impl FetchPlan {
             }
         }
         plan
+    }
+
+    /// The plan with the smallest gaps, from those of `options` on, that needs at most `limit` requests.
+    pub fn within(
+        map: &ContentMap,
+        index: &PackIndex,
+        options: &PlanOptions,
+        limit: usize,
+        mut wanted: impl FnMut(u32, &Chunk) -> bool,
+    ) -> Self {
+        let mut options = *options;
+        loop {
+            let plan = Self::new(map, index, &options, &mut wanted);
+            if plan.requests() <= limit || options.max_gap >= LARGEST_GAP {
+                return plan;
+            }
+            options.max_gap = options.max_gap.max(1024).saturating_mul(2);
+        }
+    }
+
+    /// How many ranges are asked for: fetches that follow each other closely are one.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        let follows = |before: &Fetch, next: &Fetch| {
+            before.pack == next.pack && next.offset <= (before.offset + before.len).saturating_add(self.max_gap)
+        };
+        let joined = self.fetches.iter().zip(self.fetches.iter().skip(1)).filter(|(before, next)| follows(before, next));
+        self.fetches.len() - joined.count()
     }
 
     /// Bytes of all ranges.
@@ -128,6 +163,24 @@ mod tests {
     fn what_is_not_wanted_costs_nothing() {
         let sample = testing::sample();
         let plan = FetchPlan::new(&sample.map, &sample.index, &PlanOptions::default(), |_, _| false);
-        assert_eq!((plan.bytes(), plan), (0, FetchPlan::default()));
+        assert_eq!((plan.bytes(), plan.requests(), plan.fetches, plan.zeros), (0, 0, Vec::new(), Vec::new()));
+    }
+
+    #[test]
+    fn scattered_chunks_are_fetched_with_what_lies_between_rather_than_with_many_requests() {
+        let body = |seed: u32| (0..5000_u32).map(|at| (at.wrapping_mul(seed * 2 + 77_777) >> 13) as u8).collect::<Vec<u8>>();
+        let bodies: Vec<(String, Vec<u8>)> = (0..60).map(|number| (format!("f{number:02}"), body(number))).collect();
+        let files: Vec<(&str, &[u8])> = bodies.iter().map(|(path, body)| (path.as_str(), body.as_slice())).collect();
+        let sample = testing::release_of(&files, b"uki");
+        let options = PlanOptions { max_gap: 0, max_len: 1 };
+        let third = |number: u32, _: &Chunk| number.is_multiple_of(3);
+        let many = FetchPlan::new(&sample.map, &sample.index, &options, third);
+        assert!(many.requests() > 10, "{}", many.requests());
+        for limit in [10, 5, 2] {
+            let few = FetchPlan::within(&sample.map, &sample.index, &options, limit, third);
+            assert!(few.requests() <= limit, "{} {limit}", few.requests());
+            let chunks = |plan: &FetchPlan| plan.fetches.iter().flat_map(|fetch| fetch.chunks.clone()).collect::<Vec<_>>();
+            assert_eq!(chunks(&few), chunks(&many));
+        }
     }
 }

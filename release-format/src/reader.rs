@@ -74,6 +74,11 @@ impl<'a> Reader<'a> {
         self.varint().map(|number| (number >> 1).cast_signed() ^ -(number & 1).cast_signed())
     }
 
+    /// All that is left.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     /// Refuses what is left.
     pub fn end(&self) -> Result<(), FormatError> {
         if self.rest.is_empty() { Ok(()) } else { Err(FormatError::Trailing { what: self.what, len: self.rest.len() as u64 }) }

@@ -51,6 +51,9 @@ pub struct Release {
     pub index: ObjectRef,
     /// The packs that the index counts.
     pub packs: Vec<ObjectRef>,
+    /// Bytes of all payloads: what the release costs a host that has nothing. 0 when it was not noted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub full_size: u64,
     /// Ways from earlier releases; an agent passes over those whose format it does not know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub patches: Vec<PatchInfo>,
@@ -70,7 +73,7 @@ pub struct UkiInfo {
     pub sha256: Digest,
 }
 
-/// A patch pack. Reserved: no program writes or reads one yet.
+/// A patch pack.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PatchInfo {
     /// Version of the patch format.
@@ -79,6 +82,14 @@ pub struct PatchInfo {
     pub from: Digest,
     /// The file.
     pub patch: ObjectRef,
+    /// Its beginning, with the table: what a host reads and verifies first. Patches of later formats may have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<ObjectRef>,
+}
+
+impl PatchInfo {
+    /// The version of the format of patch packs.
+    pub const FORMAT: u32 = 1;
 }
 
 /// What of the state partition a release's programs may have changed for good.
@@ -91,6 +102,10 @@ pub struct StateFloor {
     /// with an older one.
     #[serde(default)]
     pub components: BTreeMap<String, String>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Release {
@@ -204,6 +219,7 @@ mod tests {
             map_body: Digest::of(b"map"),
             index: object,
             packs: vec![object],
+            full_size: 0,
             patches: Vec::new(),
             state: StateFloor { layout: 1, components: [("etcd".to_owned(), "3.5".to_owned())].into() },
         }

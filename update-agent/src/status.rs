@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::download::{Taken, Way};
+
 /// The states. Their names are documented and stable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -94,6 +96,8 @@ pub struct Status {
     pub target: Option<String>,
     /// Bytes received, and of how many.
     pub progress: Option<(u64, u64)>,
+    /// Which way the last update came, and what it took.
+    pub way: Option<Taken>,
     /// Why the target waits, by its stable name.
     pub wait: Option<String>,
     /// When the wait may be over by itself, in seconds since 1970.
@@ -126,6 +130,23 @@ pub struct Counters {
     pub updates: u64,
     /// Bytes received.
     pub received: u64,
+    /// Bytes that did not have to be.
+    pub saved: u64,
+    /// Updates by the way that they came: by patch, by chunks, in full.
+    pub ways: [u64; 3],
+    /// Pieces that could not be used as planned and came another way.
+    pub fallbacks: u64,
+}
+
+impl Counters {
+    /// Counts an update that was put in place.
+    pub fn count(&mut self, taken: &Taken) {
+        self.saved += taken.saved();
+        self.fallbacks += taken.fallbacks;
+        for (way, count) in Way::ALL.iter().zip(&mut self.ways) {
+            *count += u64::from(*way == taken.way);
+        }
+    }
 }
 
 impl Status {
@@ -153,6 +174,9 @@ impl Status {
         if let Some((received, of)) = self.progress {
             let percent = received.saturating_mul(100) / of.max(1);
             let _ = writeln!(text, "progress: {} of {} MiB ({percent} %)", received >> 20, of >> 20);
+        }
+        if let Some(way) = &self.way {
+            let _ = writeln!(text, "came:     {}", way.render());
         }
         if !self.why.is_empty() {
             let _ = writeln!(text, "why:      {}", self.why);
@@ -204,6 +228,11 @@ impl Status {
         metric("failures_total", "counter", "Failed checks and updates since the daemon started.", &plain(self.counters.failures));
         metric("installed_total", "counter", "Updates put in place since the daemon started.", &plain(self.counters.updates));
         metric("received_bytes_total", "counter", "Bytes received since the daemon started.", &plain(self.counters.received));
+        metric("saved_bytes_total", "counter", "Bytes that updates did not have to fetch.", &plain(self.counters.saved));
+        metric("fallbacks_total", "counter", "Pieces of updates that came another way than planned.", &plain(self.counters.fallbacks));
+        let ways: Vec<_> =
+            Way::ALL.iter().zip(self.counters.ways).map(|(way, count)| (format!("{{way=\"{}\"}}", way.as_str()), count)).collect();
+        metric("way_total", "counter", "Updates by the way that they came.", &ways);
         metric("last_check_timestamp_seconds", "gauge", "When metadata was last fetched and verified.", &plain(self.checked.unwrap_or(0)));
         if let Some(error) = &self.error {
             metric(

@@ -126,7 +126,7 @@ pub fn build(recipe: &Recipe, request: &BuildRequest, progress: &dyn Progress) -
         },
         progress,
     )?;
-    let parts = release::write(recipe, request, &image, &manifest, &name, progress)?;
+    let parts = release::write(recipe, request, &image, (&tree, &manifest), &name, progress)?;
     let manifest = manifest_of(recipe, request, &image, &boot.release, manifest, unreviewed, &tree)?;
     let mut files: Vec<PathBuf> = image.outputs.iter().map(|output| output.path.clone()).collect();
     for (ending, text) in [("manifest.json", manifest.to_json()), ("spdx.json", manifest.to_spdx())] {

@@ -21,7 +21,7 @@ use crate::image::uki;
 use crate::progress::{Event, Progress};
 use crate::recipe::Recipe;
 use crate::steps::files::{Entry, What};
-use crate::tree::Body;
+use crate::tree::{Body, Tree};
 use crate::whole_file;
 
 /// Where the update agent finds the root of trust.
@@ -61,7 +61,7 @@ pub fn write(
     recipe: &Recipe,
     request: &BuildRequest,
     image: &ImageResult,
-    packages: &[ManifestPackage],
+    (tree, packages): (&Tree, &[ManifestPackage]),
     base_name: &str,
     progress: &dyn Progress,
 ) -> Result<Vec<PathBuf>> {
@@ -72,7 +72,7 @@ pub fn write(
     };
     let directory = request.out.join(format!("{base_name}{ENDING}"));
     fs::create_dir_all(&directory).with_context(|| format!("cannot make the directory {}", directory.display()))?;
-    let written = write_into(&directory, name, request, image, packages);
+    let written = write_into(&directory, name, request, image, tree, packages);
     if written.is_err() {
         // Whatever was there before belonged to an image that is gone.
         let _ = fs::remove_dir_all(&directory);
@@ -85,6 +85,7 @@ fn write_into(
     name: Name,
     request: &BuildRequest,
     image: &ImageResult,
+    tree: &Tree,
     packages: &[ManifestPackage],
 ) -> Result<Vec<PathBuf>> {
     let raw = image.outputs.iter().find(|output| output.format == Format::Raw);
@@ -106,6 +107,7 @@ fn write_into(
         verity_uuid: image.superblock.uuid,
         root: FileRange { file, offset, size: image.root_size },
         extents: image.extents.iter().map(|extent| (extent.path.clone().unwrap_or_default(), extent.len)).collect(),
+        owners: image.extents.iter().map(|extent| owner(tree, extent.path.as_deref())).collect(),
         sections: uki::layout(&image.uki).context("the UKI cannot be read back")?,
         state: floor(packages),
     };
@@ -116,6 +118,11 @@ fn write_into(
     let description = directory.join(PARTS_FILE);
     whole(&description, &serde_json::to_vec(&parts)?)?;
     Ok(vec![description, uki])
+}
+
+/// The package or build step that a file comes from.
+fn owner(tree: &Tree, path: Option<&str>) -> String {
+    path.and_then(|path| tree.get(path)).map_or_else(String::new, |node| node.origin.to_string())
 }
 
 fn write_root(image: &ImageResult, path: &Path) -> Result<()> {

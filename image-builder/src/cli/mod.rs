@@ -3,6 +3,7 @@
 mod build;
 mod bundle;
 mod completions;
+mod diff;
 mod inspect;
 mod keys;
 mod lock;
@@ -52,6 +53,8 @@ enum Command {
     Keys(keys::KeysArgs),
     /// Sign releases and put them into a repository that any web server can serve
     Publish(Box<publish::PublishArgs>),
+    /// Say where the bytes of an update from one version to another go, by package and file
+    Diff(diff::DiffArgs),
     /// Write a release with its signatures into one file, for hosts without network
     Bundle(bundle::BundleArgs),
     /// Say what a host would not do of unit files, or would refuse
@@ -88,6 +91,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::main(&args, &report),
         Command::Keys(args) => keys::main(&args, &report),
         Command::Publish(args) => publish::main(&args, &report),
+        Command::Diff(args) => diff::main(&args, &report),
         Command::Bundle(args) => bundle::main(&args, &report),
         Command::Verify(args) => verify::main(&args, &report),
         Command::Completions(args) => completions::main(&args),

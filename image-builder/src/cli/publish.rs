@@ -44,6 +44,9 @@ pub struct PublishArgs {
     /// Hosts older than this version take this version first
     #[arg(long, value_name = "V")]
     stepping_stone: Option<Version>,
+    /// From how many versions before it patch packs are made: what hosts that run those fetch
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=64))]
+    patches: u8,
     /// zstd level of the packs, 1 to 22
     #[arg(long, value_name = "N", default_value_t = DEFAULT_LEVEL, value_parser = clap::value_parser!(i32).range(1..=22))]
     level: i32,
@@ -110,7 +113,7 @@ pub(super) fn main(args: &PublishArgs, report: &Report) -> Result<()> {
         let start = u64::try_from(now.as_second()).unwrap_or(0);
         let waves = args.wave.as_ref().map(|curve| curve.0.clone()).or_else(|| args.hold.then(Vec::new));
         let rollout = waves.map(|waves| Rollout { start, waves, paused: args.hold });
-        let offer = Offer { rollout, stepping_stone: args.stepping_stone.clone() };
+        let offer = Offer { rollout, stepping_stone: args.stepping_stone.clone(), patches: usize::from(args.patches) };
         done.published = publish(&mut context, out, &args.channel, &offer, args.level, &root_hash)?;
         lines.extend(done.published.iter().flat_map(|published| describe(published, &args.channel)));
     }
@@ -137,7 +140,11 @@ fn describe(published: &Published, channel: &Name) -> Vec<String> {
         return vec![format!("{image} {version}: already published with these bytes; channel {channel} offers it")];
     };
     let mut lines = vec![
-        format!("{image} {version} is in channel {channel}; new in the repository: {}", human_bytes(published.new_pack)),
+        format!(
+            "{image} {version} is in channel {channel}; new in the repository: {}{}",
+            human_bytes(published.new_pack),
+            if published.rebased { ", with all that earlier packs hold of it, so that they can be pruned" } else { "" }
+        ),
         format!(
             "  in full        {:>10} in {} requests, for {} of root image and UKI",
             human_bytes(costs.full.bytes),
@@ -146,13 +153,16 @@ fn describe(published: &Published, channel: &Name) -> Vec<String> {
         ),
     ];
     for from in &costs.chunks_from {
-        let bytes = human_bytes(from.cost.bytes);
-        lines.push(format!(
-            "  from {:<9} {bytes:>10} in {} requests, where a host has that version's chunks",
-            from.version, from.cost.requests
-        ));
+        let patch = match (from.patch, from.refused_patch) {
+            (Some(bytes), _) => format!("{:>10} by patch", human_bytes(bytes)),
+            (None, Some(bytes)) => format!("{:>10} by patch (not offered)", human_bytes(bytes)),
+            (None, None) => format!("{:>10} no patch", ""),
+        };
+        let chunks = human_bytes(from.cost.bytes);
+        let way = from.way(&costs.full);
+        lines.push(format!("  from {:<9}{patch}, {chunks} by chunks in {} requests: offers {way}", from.version, from.cost.requests));
     }
-    lines.push(format!("  and {} of content map and index", human_bytes(costs.map_and_index)));
+    lines.push(format!("  and {} of content map and index, but for patches", human_bytes(costs.map_and_index)));
     lines
 }
 

@@ -6,11 +6,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use disk_layout::{SlotName, Version};
-use release_format::{Channel, ChannelRelease, Part, Release, Write};
+use release_format::{Channel, ChannelRelease, ContentMap, Digest, Part, PatchInfo, Release, Write};
 
 use super::{Agent, AgentError, Wish, random_id};
 use crate::commit::{Claim, CommitError, Image, Installer, Uki};
-use crate::download::{self, Download, DownloadError, Sink, SinkError};
+use crate::download::{self, Download, DownloadError, LocalSource, Patch, Position, Sink, SinkError, Taken, patch_from};
 use crate::fetch::Source;
 use crate::fetch::bundle::Bundle;
 use crate::recovery::{Copies, Standing};
@@ -83,8 +83,7 @@ impl Agent {
             release: entry.release,
             slot: self.host.running.slot.other().to_string(),
             phase: Phase::Writing,
-            fetches: 0,
-            fetched: 0,
+            position: Position::default(),
         });
         self.say(AgentState::Downloading, Some(&version), format!("version {version} is being written into slot {}", journal.slot));
         let claim = {
@@ -98,7 +97,7 @@ impl Agent {
             }
             let untouched = resumed_slot(&*self.target, self.host.running.slot.other())?;
             if !untouched {
-                journal.fetches = 0;
+                journal.position = Position::default();
             }
             self.state.set_journal(Some(&journal))?;
             let mut fresh = random_id;
@@ -114,19 +113,21 @@ impl Agent {
             (Claim::Empty, true) => &[Part::Root],
             (Claim::Empty, false) => &[Part::Root, Part::Uki],
         };
+        let mut taken = None;
         if !parts.is_empty() {
             if claim == Claim::Filled {
-                journal.fetches = 0;
+                journal.position = Position::default();
             }
-            self.fetch(source, &release, &image, parts, &mut journal).await?;
+            taken = Some(self.fetch(source, list, &release, &image, parts, &mut journal).await?);
         }
         if claim == Claim::Empty {
             self.say(AgentState::Verifying, Some(&version), format!("version {version} is read back and verified"));
             let filled = self.with_installer(|installer| installer.fill(&image));
             if let Err(AgentError::Commit(CommitError::Verity(VerityError::RootHash { .. }))) = &filled {
-                // What an earlier run left was not what it noted: everything is written anew next time.
-                journal.fetches = 0;
+                // What was written was not what was noted: all is fetched and written anew next time.
+                journal.position = Position::full();
                 self.state.set_journal(Some(&journal))?;
+                eprintln!("update-agent: version {version} is fetched in full next time");
             }
             filled?;
         }
@@ -158,9 +159,16 @@ impl Agent {
         journal.phase = Phase::Committed;
         self.state.set_journal(Some(&journal))?;
         self.state.prune_ukis(&[running.clone(), version.clone()]);
+        self.state.prune_maps(&[Digest::new(self.host.running.root_hash), release.root_hash]);
         self.state.keep_reserve()?;
         self.status.counters.updates += 1;
-        self.event("installed", version.as_str(), &format!("into slot {}, over version {running}", journal.slot))?;
+        let way = taken.as_ref().map_or_else(String::new, |taken| format!(", {}", taken.render()));
+        self.event("installed", version.as_str(), &format!("into slot {}, over version {running}{way}", journal.slot))?;
+        if let Some(taken) = taken {
+            eprintln!("update-agent: version {version} came {}", taken.render());
+            self.status.counters.count(&taken);
+            self.status.way = Some(taken);
+        }
         self.say(AgentState::PendingReboot, Some(&version), format!("version {version} is in place; the next boot starts it"));
         self.need_reboot(&version);
         Ok(())
@@ -175,18 +183,46 @@ impl Agent {
     async fn fetch(
         &mut self,
         source: &Source,
+        list: &Channel,
         release: &Release,
         image: &Image,
         parts: &[Part],
         journal: &mut Journal,
-    ) -> Result<(), AgentError> {
-        let download = Download::prepare(source, release.clone(), parts).await?;
+    ) -> Result<Taken, AgentError> {
+        // A bundle is here as a whole: nothing is saved by reading less of it.
+        let running_hash = Digest::new(self.host.running.root_hash);
+        let running = match source {
+            Source::Http(_) if !journal.position.full => self.running_map(source, list, &running_hash).await?,
+            _ => None,
+        };
+        let patch = match &running {
+            Some(running) => patch(source, release, running, &running_hash).await?,
+            None => None,
+        };
+        let from = running.as_ref().map(|_| running_hash);
+        let digest = patch.as_ref().map(|(patch, _)| patch.info.patch.sha256);
+        if (journal.position.from, journal.position.patch) != (from, digest) {
+            journal.position = Position { from, patch: digest, full: journal.position.full, ..Position::default() };
+        }
+        let kept = || self.state.map(&release.root_hash).filter(|map| Digest::of(&map.body()) == release.map_body);
+        let (patch, map) = match patch {
+            Some((patch, map)) => (Some(patch), map),
+            None => match kept() {
+                Some(map) => (None, map),
+                None => (None, download::map(source, release).await?),
+            },
+        };
+        self.keep_map(&release.root_hash, &map);
+        let download = Download::new(release.clone(), map, running.as_ref(), patch, parts);
+        drop(running);
         let with_uki = parts.contains(&Part::Uki);
         let uki = if with_uki { Some(self.state.stage_uki(&image.uki.version, image.uki.len)?) } else { None };
-        let done = journal.fetches;
+        let position = journal.position.clone();
+        let slot = self.host.running.slot;
+        let local = RunningSlot { target: &*self.target, slot, uki: File::open(self.state.uki_path(&self.host.running.version)).ok() };
         let mut writer = Writer {
             target: &*self.target,
-            slot: self.host.running.slot.other(),
+            slot: slot.other(),
             uki,
             state: &self.state,
             journal: &mut *journal,
@@ -194,14 +230,83 @@ impl Agent {
             status_path: &self.paths.status,
             said: std::time::Instant::now(),
         };
-        download.run(source, &mut writer, done).await?;
+        let taken = download.run(source, &local, &mut writer, position).await?;
         if with_uki && let Err(error) = self.state.keep_uki(&image.uki) {
-            // What an earlier run left was not what it noted: everything is fetched anew next time.
-            journal.fetches = 0;
+            // What was written was not what was noted: all is fetched anew next time.
+            journal.position = Position::full();
             self.state.set_journal(Some(&*journal))?;
             return Err(error.into());
         }
-        Ok(())
+        Ok(taken)
+    }
+
+    /// The content map of the running version: kept since its installation, or from the server. Without one all is fetched, and the log says why.
+    async fn running_map(&self, source: &Source, list: &Channel, root_hash: &Digest) -> Result<Option<ContentMap>, AgentError> {
+        if let Some(map) = self.state.map(root_hash) {
+            return Ok(Some(map));
+        }
+        let why = match list.releases.iter().find(|entry| entry.root_hash == *root_hash) {
+            None => "the channel does not list it".to_owned(),
+            Some(entry) => match running_map_from(source, list, entry).await {
+                Ok(map) => {
+                    self.keep_map(root_hash, &map);
+                    return Ok(Some(map));
+                }
+                // All may be much more than what a little patience saves.
+                Err(DownloadError::Fetch(error)) if error.is_passing() => return Err(error.into()),
+                Err(error) => error.to_string(),
+            },
+        };
+        eprintln!("update-agent: there is no content map of the running version, so all is fetched: {why}");
+        Ok(None)
+    }
+
+    /// What is lost without it is bytes of the next update.
+    fn keep_map(&self, root_hash: &Digest, map: &ContentMap) {
+        if let Err(error) = self.state.keep_map(root_hash, map) {
+            eprintln!("update-agent: the content map cannot be kept: {error}");
+        }
+    }
+}
+
+/// The patch from the running version, if the release has one that can be used. When it cannot be, chunks are what is left, and the log says why.
+async fn patch(
+    source: &Source,
+    release: &Release,
+    running: &ContentMap,
+    running_hash: &Digest,
+) -> Result<Option<(Patch, ContentMap)>, AgentError> {
+    let known = |info: &&PatchInfo| info.format == PatchInfo::FORMAT && info.from == *running_hash;
+    let Some(info) = release.patches.iter().find(known) else { return Ok(None) };
+    match patch_from(source, release, info, running).await {
+        Ok(found) => Ok(Some(found)),
+        Err(DownloadError::Fetch(error)) if error.is_passing() => Err(error.into()),
+        Err(error) => {
+            eprintln!("update-agent: the patch from the running version cannot be used, so the update comes by chunks: {error}");
+            Ok(None)
+        }
+    }
+}
+
+async fn running_map_from(source: &Source, list: &Channel, entry: &ChannelRelease) -> Result<ContentMap, DownloadError> {
+    download::map(source, &download::release(source, list, entry).await?).await
+}
+
+/// What runs, as a source of chunks: its slot's raw partition, not what is mounted from it, where a damaged block would be a kernel's
+/// concern; and the copy of its UKI.
+struct RunningSlot<'a> {
+    target: &'a dyn Target,
+    slot: SlotName,
+    uki: Option<File>,
+}
+
+impl LocalSource for RunningSlot<'_> {
+    fn read(&self, part: Part, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        match (part, &self.uki) {
+            (Part::Root, _) => self.target.read(Area::Root(self.slot), offset, buffer),
+            (Part::Uki, Some(uki)) => uki.read_exact_at(buffer, offset),
+            (Part::Uki, None) => Err(io::Error::new(io::ErrorKind::NotFound, "there is no copy of the running version's UKI")),
+        }
     }
 }
 
@@ -247,13 +352,12 @@ impl Sink for Writer<'_> {
         }
     }
 
-    fn checkpoint(&mut self, fetches: u64, received: u64) -> Result<(), SinkError> {
+    fn checkpoint(&mut self, position: &Position) -> Result<(), SinkError> {
         let area = Area::Root(self.slot);
         self.target.sync(area).map_err(|source| SinkError { what: area.to_string(), source })?;
         self.uki.as_ref().map_or(Ok(()), File::sync_data).map_err(copy_error)?;
-        self.journal.fetches = fetches;
-        self.status.counters.received += received.saturating_sub(self.journal.fetched);
-        self.journal.fetched = received;
+        self.status.counters.received += position.fetched.saturating_sub(self.journal.position.fetched);
+        self.journal.position.clone_from(position);
         self.state.set_journal(Some(&*self.journal)).map_err(|error| SinkError { what: "the journal".to_owned(), source: error.into_io() })
     }
 

@@ -99,6 +99,21 @@ impl Disk {
         Self { image: RefCell::new(image), log: RefCell::default(), budget: Cell::new(None) }
     }
 
+    /// The power fails: only what was flushed is left.
+    pub fn lose_what_was_not_flushed(&self) {
+        let mut durable = BTreeMap::new();
+        let mut pending: Vec<(Area, u64, Sector)> = Vec::new();
+        for event in self.log.borrow().iter() {
+            match event {
+                Event::Write(area, number, sector) => pending.push((*area, *number, sector.clone())),
+                Event::Sync(area) => {
+                    durable.extend(pending.extract_if(.., |(of, ..)| of == area).map(|(_, number, sector)| (number, sector)));
+                }
+            }
+        }
+        self.image.borrow_mut().written = durable;
+    }
+
     fn range(&self, area: Area) -> Range<u64> {
         let layout = &self.image.borrow().layout;
         let index = |slot: SlotName| usize::from(slot == SlotName::B);

@@ -36,7 +36,8 @@ pub struct Release {
     pub floor: StateFloor,
 }
 
-fn noise(seed: &str, len: usize) -> Vec<u8> {
+/// Bytes that do not compress.
+pub fn noise(seed: &str, len: usize) -> Vec<u8> {
     (0_u32..).flat_map(|block| digest(&SHA256, format!("{seed} {block}").as_bytes()).as_ref().to_vec()).take(len).collect()
 }
 
@@ -49,6 +50,23 @@ impl Release {
     pub fn of_blocks(version: &str, blocks: u64) -> Self {
         let mut root = noise(&format!("root {version}"), (blocks * VERITY_BLOCK_SIZE) as usize);
         root[GAP].fill(0);
+        let mut uki = format!("MZ {version} ").into_bytes();
+        uki.extend(noise(&format!("uki {version}"), UKI_LEN));
+        Self::of(version, root, uki)
+    }
+
+    /// The next version, whose root differs by what `change` does, and its UKI by the version.
+    pub fn changed(&self, version: &str, change: impl FnOnce(&mut [u8])) -> Self {
+        let mut root = self.root.clone();
+        change(&mut root);
+        root[GAP].fill(0);
+        let mut uki = format!("MZ {version} ").into_bytes();
+        uki.extend_from_slice(&self.uki[uki.len()..]);
+        Self::of(version, root, uki)
+    }
+
+    fn of(version: &str, root: Vec<u8>, uki: Vec<u8>) -> Self {
+        let blocks = root.len() as u64 / VERITY_BLOCK_SIZE;
         let superblock = VeritySuperblock { uuid: Uuid::from_u128(1), data_blocks: blocks, salt: vec![7; 32] };
         let hash = |data: &[u8]| digest(&SHA256, &[&superblock.salt, data].concat());
         let above = |level: &[u8]| -> Vec<u8> {
@@ -60,8 +78,6 @@ impl Release {
             level = above(&level);
         }
         let root_hash: [u8; 32] = level.as_slice().try_into().unwrap();
-        let mut uki = format!("MZ {version} ").into_bytes();
-        uki.extend(noise(&format!("uki {version}"), UKI_LEN));
         let sha256 = digest(&SHA256, &uki).as_ref().try_into().unwrap();
         let record = Uki { version: version.parse().unwrap(), root_hash, len: uki.len() as u64, sha256 };
         let floor = StateFloor { layout: 1, components: BTreeMap::new() };

@@ -26,7 +26,7 @@ async fn at_most_8_mib_are_fetched_twice_after_each_kill() {
     for bytes in [2 * MIB, 8 * MIB - 1, 5 * MIB, 13 * MIB, 10 * MIB].into_iter().cycle() {
         assert!(wasted.len() < 12, "it does not come to an end: {wasted:?}");
         let mut agent = world.machine.agent(&world.server.url);
-        let noted = || world.machine.state().journal().unwrap().map_or(0, |journal| journal.fetched);
+        let noted = || world.machine.state().journal().unwrap().map_or(0, |journal| journal.position.fetched);
         let (start, noted_before, wish) = (sent(), noted(), asked());
         tokio::select! {
             result = agent.update(&wish) => {

@@ -1,6 +1,6 @@
 //! A version's life on a host: found, installed, tried, kept, given up, gone back from.
 
-use super::machine::{Machine, asked, update, world};
+use super::machine::{Machine, World, asked, patched_world, similar_world, update, world};
 use crate::agent::Wish;
 use crate::crash::boot::boot;
 use crate::crash::disk::Disk;
@@ -133,10 +133,9 @@ async fn a_pin_is_kept() {
     assert!(agent.update(&asked()).await.unwrap().is_some());
 }
 
-#[tokio::test]
-async fn wherever_the_agent_is_killed_it_goes_on() {
-    let world = world().await;
-    // The device fails at some write: what the agent remembers by then is what it starts from.
+/// Where the device fails, and with it the agent, or the power.
+async fn killed_anywhere(world: &World) {
+    // What the agent remembers by then is what it starts from.
     let complete = Machine { disk: Box::leak(Box::new(Disk::new(shipped(&world.old)))), ..Machine::new(&world.shop, &world.old) };
     complete.verdict(&world.old, "good", "");
     complete.agent(&world.server.url).update(&asked()).await.unwrap();
@@ -150,6 +149,9 @@ async fn wherever_the_agent_is_killed_it_goes_on() {
         let _ = agent.update(&asked()).await;
         drop(agent);
         disk.budget.set(None);
+        if budget % 2 == 1 {
+            disk.lose_what_was_not_flushed();
+        }
         assert_eq!(boot(disk, &machine.releases).unwrap().failures, 0, "{budget}");
         if machine.boots() == "1.0" {
             let mut agent = machine.agent(&world.server.url);
@@ -157,4 +159,19 @@ async fn wherever_the_agent_is_killed_it_goes_on() {
         }
         assert_eq!(machine.boots(), "1.1", "{budget}");
     }
+}
+
+#[tokio::test]
+async fn wherever_the_agent_is_killed_it_goes_on() {
+    killed_anywhere(&world().await).await;
+}
+
+#[tokio::test]
+async fn wherever_the_agent_is_killed_it_goes_on_with_the_chunks_that_it_has() {
+    killed_anywhere(&similar_world().await).await;
+}
+
+#[tokio::test]
+async fn wherever_the_agent_is_killed_it_goes_on_with_the_patch() {
+    killed_anywhere(&patched_world().await).await;
 }

@@ -172,6 +172,38 @@ pub async fn world_of(old: Release, new: Release) -> World {
     World { shop, server, machine, old, new }
 }
 
+/// 1.0 runs and was published, and 1.1 differs from it in two of its 20 chunks and in the UKI: most of it is copied.
+pub async fn similar_world() -> World {
+    similar(false).await
+}
+
+/// The same, with a patch pack.
+pub async fn patched_world() -> World {
+    similar(true).await
+}
+
+async fn similar(patch: bool) -> World {
+    let old = Release::of_blocks("1.0", 1024);
+    let new = old.changed("1.1", |root| {
+        root[300] ^= 0xff;
+        // Noise, so that the line has something to carry.
+        let more = crate::crash::fixture::noise("1.1", 60_000);
+        root[1 << 20..(1 << 20) + more.len()].copy_from_slice(&more);
+    });
+    let shop = Shop::new();
+    shop.publish(&old);
+    if patch {
+        shop.publish_with_patch(&new);
+    } else {
+        shop.publish(&new);
+    }
+    let server = Server::start(shop.repository()).await;
+    let mut machine = Machine::new(&shop, &old);
+    machine.verdict(&old, "good", "");
+    machine.releases.push(new.clone());
+    World { shop, server, machine, old, new }
+}
+
 pub async fn update(world: &World) -> Result<Option<String>, AgentError> {
     let mut agent = world.machine.agent(&world.server.url);
     Ok(agent.update(&asked()).await?.map(|version| version.to_string()))

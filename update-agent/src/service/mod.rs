@@ -12,6 +12,7 @@ mod life;
 mod machine;
 mod metadata;
 mod on_files;
+mod reuse;
 mod server;
 mod servers;
 mod shop;

@@ -58,16 +58,21 @@ impl Shop {
 
     /// In a thread of its own: the publisher checks its work with a client that has a runtime of its own.
     pub fn publish_expiring(&self, release: &Release, expiries: &Expiries) {
-        std::thread::scope(|scope| scope.spawn(|| self.publish_here(release, expiries)).join().unwrap());
+        std::thread::scope(|scope| scope.spawn(|| self.publish_here(release, expiries, 0)).join().unwrap());
     }
 
-    fn publish_here(&self, release: &Release, expiries: &Expiries) {
+    /// With a patch pack from the version before.
+    pub fn publish_with_patch(&self, release: &Release) {
+        std::thread::scope(|scope| scope.spawn(|| self.publish_here(release, &Expiries::default(), 1)).join().unwrap());
+    }
+
+    fn publish_here(&self, release: &Release, expiries: &Expiries, patches: usize) {
         let out = self.directory.path().join(format!("out-{}", release.image.uki.version));
         write_parts(&out, release);
         let mut repository = Repository::open(&self.repository(), &self.keys).unwrap();
         let mut context = Context { repository: &mut repository, keys: &self.keys, expiries, now: now() };
         let hash = release.image.uki.root_hash;
-        publish(&mut context, &out, &"stable".parse().unwrap(), &Offer::default(), 3, &|_, _, _, _| Ok(hash)).unwrap();
+        publish(&mut context, &out, &"stable".parse().unwrap(), &Offer { patches, ..Offer::default() }, 3, &|_, _, _, _| Ok(hash)).unwrap();
     }
 }
 

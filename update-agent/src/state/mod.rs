@@ -6,10 +6,12 @@
 //! | `versions.json` | what became of each version here, and what happened when |
 //! | `policy.json` | the pin |
 //! | `uki/<version>.efi`, `.json` | copies of both slots' UKIs, to repair the ESP from |
+//! | `map/<root hash>.map` | content maps of the running version and the next |
 //! | `tuf/` | the metadata seen last, so that nobody can offer older ones |
 //! | `reserve` | room, so that a full partition cannot stop an update |
 
 mod layout;
+mod maps;
 mod ukis;
 
 use std::collections::BTreeMap;
@@ -23,6 +25,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::download::Position;
 use crate::recovery::Standing;
 use crate::verity::hex;
 
@@ -96,10 +99,9 @@ pub struct Journal {
     pub slot: String,
     /// How far it is.
     pub phase: Phase,
-    /// Fetches of the plan that are on the disk.
-    pub fetches: u64,
-    /// Bytes received in all, for the report.
-    pub fetched: u64,
+    /// How far the download is.
+    #[serde(flatten)]
+    pub position: Position,
 }
 
 /// How far an update is.
@@ -224,7 +226,7 @@ impl State {
         for line in said {
             eprintln!("update-agent: {line}");
         }
-        for directory in [root.clone(), root.join("uki"), root.join("tuf")] {
+        for directory in [root.clone(), root.join("uki"), root.join("map"), root.join("tuf")] {
             fs::create_dir_all(&directory).map_err(io_error(&directory))?;
         }
         let verdicts = base.parent().unwrap_or(Path::new("/")).join("verdicts");
@@ -436,7 +438,7 @@ mod tests {
 
     #[test]
     fn a_journal_comes_back_and_goes() {
-        let (_directory, state) = state();
+        let (directory, state) = state();
         assert_eq!(state.journal().unwrap(), None);
         let journal = Journal {
             version: "1.1".into(),
@@ -444,14 +446,20 @@ mod tests {
             release: ObjectRef::of(b"y"),
             slot: "b".into(),
             phase: Phase::Writing,
-            fetches: 3,
-            fetched: 99,
+            position: Position { from: Some(Digest::of(b"old")), missing: vec![4, 7], fetches: 3, fetched: 99, ..Position::default() },
         };
         state.set_journal(Some(&journal)).unwrap();
         assert_eq!(state.journal().unwrap(), Some(journal));
         state.set_journal(None).unwrap();
         state.set_journal(None).unwrap();
         assert_eq!(state.journal().unwrap(), None);
+        // As an agent wrote it that knew nothing of copying.
+        let hash = Digest::of(b"x");
+        let text = format!(
+            r#"{{"layout": 1, "version": "1.1", "root_hash": "{hash}", "release": {{"sha256": "{hash}", "size": 1}}, "slot": "b", "phase": "writing", "fetches": 3, "fetched": 9}}"#
+        );
+        fs::write(directory.path().join("update/journal.json"), text).unwrap();
+        assert_eq!(state.journal().unwrap().unwrap().position, Position { fetches: 3, fetched: 9, ..Position::default() });
     }
 
     #[test]

@@ -1,0 +1,109 @@
+//! Patch packs: a release made of an earlier one. Files are matched (`matching`), what is new of them is cut into windows (`windows`), and
+//! for each window the smallest operation is taken (`encode`). Everything is applied once, as a host does, before it is published.
+
+mod difference;
+mod encode;
+mod matching;
+mod old;
+mod windows;
+
+use rayon::prelude::*;
+use release_format::{
+    ChunkDecoder, ContentMap, Digest, LocalChunks, ObjectKind, ObjectRef, PatchDecoder, PatchInfo, PatchOperation, PatchTable,
+    PayloadDigest, Release,
+};
+
+use crate::error::PublishError;
+use crate::files;
+use crate::pack::{SMALL_LEVEL, read_map};
+use crate::parts::OpenParts;
+use crate::repository::{OBJECTS, Repository};
+use encode::Encoded;
+use old::OldRelease;
+use windows::Window;
+
+pub use encode::{smallest, zstd};
+pub use windows::{Caps, cut};
+
+/// Windows that are worked on at the same time: each takes some 300 MiB.
+const THREADS: usize = 3;
+
+/// Makes the patch pack from an earlier release and writes it; what it gives is for the release's metadata.
+///
+/// # Errors
+/// When the earlier release cannot be read, or files cannot be written.
+pub fn make(parts: &OpenParts, map: &ContentMap, from: &Release, repository: &Repository, level: i32) -> Result<PatchInfo, PublishError> {
+    let (old_map, index) = read_map(repository, from)?;
+    let old = OldRelease::new(repository, from, &old_map, &index);
+    let local = LocalChunks::of(&old_map);
+    let windows = windows::cut(&old_map, map, &local, &Caps::default());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    let pool = pool.map_err(|error| crate::metadata::encode("a patch", &error))?;
+    let encode = |window: &Window| -> Result<Encoded, PublishError> {
+        let mut output = Vec::new();
+        for number in window.numbers() {
+            output.extend(crate::pack::read_chunk(parts, map, number)?);
+        }
+        let mut source = Vec::new();
+        for run in &window.sources {
+            source.extend(old.read(run.part, run.offset, run.len)?);
+        }
+        smallest(window, &source, &output, level)
+    };
+    let encoded: Vec<Encoded> = pool.install(|| windows.par_iter().map(encode).collect::<Result<_, _>>())?;
+
+    let failed = || PublishError::format(&format!("the patch from version {}", from.version));
+    let map_body = map.body();
+    let map_payload = zstd(&map_body, &old_map.body(), SMALL_LEVEL).ok_or_else(|| failed()(release_format::FormatError::PatchMap))?;
+    let mut table = PatchTable {
+        source_map: from.map_body,
+        map_payload,
+        map_len: u32::try_from(map_body.len()).unwrap_or(u32::MAX),
+        operations: Vec::with_capacity(encoded.len()),
+    };
+    for (window, encoded) in windows.iter().zip(&encoded) {
+        let sources = encoded.sources.clone();
+        table.operations.push(PatchOperation {
+            operation: encoded.operation,
+            chunks: window.chunks.clone(),
+            source_digest: if sources.is_empty() { PayloadDigest::new([0; 16]) } else { encoded.source_digest },
+            sources,
+            offset: 0,
+            len: u32::try_from(encoded.payload.len()).unwrap_or(u32::MAX),
+            digest: PayloadDigest::of(&encoded.payload),
+        });
+    }
+    let head = table.encode(SMALL_LEVEL).map_err(failed())?;
+    let size = head.len() as u64 + encoded.iter().map(|encoded| encoded.payload.len() as u64).sum::<u64>();
+    rehearse(&head, size, &old_map, map, &old, &encoded).map_err(failed())?;
+
+    let mut bytes = head.clone();
+    encoded.iter().for_each(|encoded| bytes.extend(&encoded.payload));
+    files::make_directory(&repository.directory().join(OBJECTS))?;
+    let patch = repository.write_object(&bytes, ObjectKind::Patch)?;
+    Ok(PatchInfo { format: PatchInfo::FORMAT, from: from.root_hash, patch, table: Some(ObjectRef::of(&head)) })
+}
+
+/// Applies all of it as a host does: what comes out must be the chunks that the map names, and with those both have, all of them.
+fn rehearse(
+    head: &[u8],
+    size: u64,
+    old_map: &ContentMap,
+    map: &ContentMap,
+    old: &OldRelease<'_>,
+    encoded: &[Encoded],
+) -> Result<(), release_format::FormatError> {
+    let table = PatchTable::decode(head, size)?;
+    table.new_map(old_map, &Digest::of(&map.body()))?;
+    table.check(old_map, map)?;
+    (0_u32..).zip(encoded).collect::<Vec<_>>().par_iter().try_for_each_init(PatchDecoder::default, |decoder, (number, encoded)| {
+        let mut chunks = ChunkDecoder::new()?;
+        let mut read = |part, offset, buffer: &mut [u8]| {
+            let bytes = old.read(part, offset, buffer.len() as u64).map_err(|_| release_format::FormatError::PatchSource)?;
+            buffer.copy_from_slice(&bytes);
+            Ok(())
+        };
+        decoder.apply(&table, (*number, &encoded.payload), map, &mut chunks, &mut read, &mut |_| Ok(()))
+    })
+}

@@ -1,0 +1,168 @@
+//! Windows: runs of new chunks, and the old bytes they are made of. Small files share one, so that what their changes have in common (a
+//! version string in a thousand modules) is coded once; large ones are cut, and see the old bytes around the same place.
+
+use release_format::{ChunkRun, ContentMap, Extent, LocalChunks, Part, SourceRun};
+
+use super::matching::kin;
+
+/// How large windows are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caps {
+    /// New bytes of a window, at least a chunk; the format allows 8 MiB.
+    pub output: u64,
+    /// Old bytes of a window; the format allows 16 MiB.
+    pub source: u64,
+    /// Old bytes that a piece sees before and behind its own place, at least.
+    pub margin: u64,
+    /// Whether several files may share a window.
+    pub together: bool,
+}
+
+impl Default for Caps {
+    fn default() -> Self {
+        Self { output: 4 << 20, source: 16 << 20, margin: 1 << 20, together: true }
+    }
+}
+
+/// What becomes one operation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    /// New chunks in order.
+    pub chunks: Vec<ChunkRun>,
+    /// Old bytes.
+    pub sources: Vec<SourceRun>,
+    output: u64,
+}
+
+impl Window {
+    /// Numbers of its chunks.
+    pub fn numbers(&self) -> impl Iterator<Item = u32> {
+        self.chunks.iter().flat_map(|run| run.first..run.first + run.count)
+    }
+
+    fn source(&self) -> u64 {
+        self.sources.iter().map(|run| run.len).sum()
+    }
+
+    fn add(&mut self, first: u32, count: u32, len: u64, sources: Option<SourceRun>) {
+        match self.chunks.last_mut().filter(|last| last.first + last.count == first) {
+            Some(last) => last.count += count,
+            None => self.chunks.push(ChunkRun { first, count }),
+        }
+        self.output += len;
+        let Some(run) = sources else { return };
+        let overlaps = |last: &&mut SourceRun| last.part == run.part && last.offset <= run.offset && run.offset <= last.offset + last.len;
+        match self.sources.last_mut().filter(overlaps) {
+            Some(last) => last.len = last.len.max(run.offset + run.len - last.offset),
+            None => self.sources.push(run),
+        }
+    }
+}
+
+/// The windows of all chunks of `new` that `old` does not have.
+#[must_use]
+pub fn cut(old: &ContentMap, new: &ContentMap, local: &LocalChunks, caps: &Caps) -> Vec<Window> {
+    let mut windows = Vec::new();
+    let mut window = Window::default();
+    let news = [Part::Root, Part::Uki].into_iter().flat_map(|part| new.extents(part));
+    for (extent, kin) in news.zip(kin(old, new)) {
+        let kin = kin.map(|(kin, _)| kin);
+        for (first, count) in new_runs(new, extent, local, caps) {
+            let len: u64 = (first..first + count).filter_map(|number| new.chunk(number)).map(|chunk| u64::from(chunk.len)).sum();
+            let at = u64::from(first - extent.first_chunk) * release_format::limits::CHUNK;
+            let source = kin.map(|kin| around(old, kin, extent, at, len, caps));
+            let more = source.map_or(0, |source| source.len);
+            let full = window.output + len > caps.output || window.source() + more > caps.source || !caps.together;
+            if window.output > 0 && full {
+                windows.push(std::mem::take(&mut window));
+            }
+            window.add(first, count, len, source);
+        }
+    }
+    if window.output > 0 {
+        windows.push(window);
+    }
+    windows
+}
+
+/// Runs of an extent's chunks that are new, each of at most a window.
+fn new_runs(new: &ContentMap, extent: &Extent, local: &LocalChunks, caps: &Caps) -> Vec<(u32, u32)> {
+    let most = u32::try_from(caps.output / release_format::limits::CHUNK).unwrap_or(1);
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for number in extent.first_chunk..extent.first_chunk + extent.chunk_count() {
+        if new.chunk(number).is_none_or(|chunk| local.find(&chunk.digest).is_some()) {
+            continue;
+        }
+        match runs.last_mut().filter(|(first, count)| first + *count == number && *count < most) {
+            Some((_, count)) => *count += 1,
+            None => runs.push((number, 1)),
+        }
+    }
+    runs
+}
+
+/// The old bytes around where a piece of a file was, if files grow evenly.
+fn around(old: &ContentMap, kin: &Extent, extent: &Extent, at: u64, len: u64, caps: &Caps) -> SourceRun {
+    let is_uki = old.extents(Part::Uki).first().is_some_and(|first| first.first_chunk <= kin.first_chunk);
+    let part = if is_uki { Part::Uki } else { Part::Root };
+    let place = u64::try_from(u128::from(at) * u128::from(kin.len) / u128::from(extent.len.max(1))).unwrap_or(0);
+    let margin = len.max(caps.margin).min(caps.source.saturating_sub(caps.output) / 2);
+    // Places of an old file that is larger lie further apart; within a file that grew at one place they are where they were.
+    let (low, high) = (place.min(at).saturating_sub(margin), place.max(at).saturating_add(len + margin).min(kin.len));
+    let low = low.min(kin.len.saturating_sub(len.min(kin.len)));
+    let len = high.saturating_sub(low).clamp(1, caps.source);
+    SourceRun { part, offset: kin.offset + low, len: len.min(kin.len - low) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use release_format::{Digest, ExtentKind, MapBuilder};
+
+    /// A map of files of so many bytes, whose chunks are told apart by file and by `age`.
+    fn map(files: &[(u8, u64)], age: u8) -> ContentMap {
+        let mut builder = MapBuilder::new();
+        let mut size = 4096;
+        builder.begin(ExtentKind::Metadata, "", 4096).unwrap();
+        builder.chunk(Digest::of(&[age]));
+        for (number, (keep, len)) in files.iter().enumerate() {
+            builder.begin(ExtentKind::File, &format!("f{number}"), *len).unwrap();
+            for chunk in 0..len.div_ceil(release_format::limits::CHUNK) {
+                let changed = if chunk % 7 < u64::from(*keep) { 0 } else { age };
+                builder.chunk(Digest::of(format!("{number} {chunk} {changed} {len}").as_bytes()));
+            }
+            size += len.next_multiple_of(4096);
+        }
+        builder.begin(ExtentKind::Section, ".linux", 100).unwrap();
+        builder.chunk(Digest::of(&[age, 1]));
+        builder.finish(size, 100).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn windows_keep_to_every_cap_and_cover_what_is_new_once(
+            old in proptest::collection::vec((0_u8..8, 1_u64..40_000_000), 0..6),
+            grown in proptest::collection::vec(1_u64..9_000_000, 0..6),
+            output in 1_u64..32, source in 1_u64..64, together: bool,
+        ) {
+            let caps = Caps { output: output << 18, source: (source << 18).max(output << 18), margin: 1 << 20, together };
+            let new: Vec<(u8, u64)> = old.iter().enumerate().map(|(at, (keep, len))| (*keep, len + grown.get(at).unwrap_or(&0))).collect();
+            let (old, new) = (map(&old, 1), map(&new, 2));
+            let local = LocalChunks::of(&old);
+            let windows = cut(&old, &new, &local, &caps);
+            let covered: Vec<u32> = windows.iter().flat_map(Window::numbers).collect();
+            let missing: Vec<u32> = new.chunks().filter(|(_, chunk)| local.find(&chunk.digest).is_none()).map(|(number, _)| number).collect();
+            prop_assert_eq!(covered, missing);
+            for window in &windows {
+                let made: u64 = window.numbers().map(|number| u64::from(new.chunk(number).unwrap().len)).sum();
+                prop_assert!(made <= caps.output, "{} {:?}", made, caps);
+                prop_assert!(window.source() <= caps.source, "{} {:?}", window.source(), caps);
+                for run in &window.sources {
+                    let size = if run.part == Part::Root { old.root_size() } else { old.uki_size() };
+                    prop_assert!(run.len > 0 && run.offset + run.len <= size, "{:?}", run);
+                }
+            }
+        }
+    }
+}

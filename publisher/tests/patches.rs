@@ -1,0 +1,306 @@
+//! Patch packs as they are published, applied as a host does: with the old bytes, the table and the payloads, and chunks where there is no patch.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use disk_layout::{VeritySuperblock, hash_area_blocks};
+use jiff::Timestamp;
+use proptest::prelude::*;
+use publisher::Expiries;
+use publisher::keys::{Keys, Threshold};
+use publisher::parts::{FileRange, PARTS_FILE, Parts, ROOT_FILE, UKI_FILE};
+use publisher::publish::{Context, Offer, Published, publish};
+use publisher::repository::Repository;
+use release_format::{
+    ChunkDecoder, ContentMap, Digest, FetchPlan, FormatError, LocalChunks, MAX_REQUESTS, ObjectKind, PackIndex, Part, PatchDecoder,
+    PatchTable, PlanOptions, RangeDecoder, Release, StateFloor, Write,
+};
+
+type Files = BTreeMap<String, Vec<u8>>;
+
+struct World {
+    directory: tempfile::TempDir,
+    keys: Keys,
+}
+
+#[derive(Clone, PartialEq)]
+struct Image {
+    root: Vec<u8>,
+    uki: Vec<u8>,
+}
+
+fn now() -> Timestamp {
+    "2026-03-01T00:00:00Z".parse().unwrap()
+}
+
+fn root_hash(file: &File, offset: u64, size: u64, _: &VeritySuperblock) -> std::io::Result<[u8; 32]> {
+    let mut bytes = vec![0; size as usize];
+    file.read_exact_at(&mut bytes, offset)?;
+    Ok(*Digest::of(&bytes).as_bytes())
+}
+
+impl World {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let keys = Keys::init(&directory.path().join("keys"), Threshold::ONE, &Expiries::default(), now()).unwrap();
+        Self { directory, keys }
+    }
+
+    fn repository(&self) -> PathBuf {
+        self.directory.path().join("repo")
+    }
+
+    fn publish(&self, version: &str, files: &Files, kernel: &[u8], patches: usize) -> (Image, Published) {
+        // Metadata name every file and its size, as those of a file system do.
+        let mut metadata: Vec<u8> = version.as_bytes().to_vec();
+        files.iter().for_each(|(path, body)| metadata.extend(format!("\n{path} {}", body.len()).bytes()));
+        let mut extents = vec![(String::new(), metadata.len() as u64)];
+        let mut root = metadata;
+        root.resize(root.len().next_multiple_of(4096), 0);
+        for (path, body) in files.iter().filter(|(_, body)| !body.is_empty()) {
+            extents.push((path.clone(), body.len() as u64));
+            root.extend(body);
+            root.resize(root.len().next_multiple_of(4096), 0);
+        }
+        let uki = [version.as_bytes(), kernel].concat();
+        let out = self.directory.path().join(format!("out-{version}"));
+        let directory = out.join(format!("tiny-{version}-x86_64.release"));
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join(ROOT_FILE), &root).unwrap();
+        fs::write(directory.join(UKI_FILE), &uki).unwrap();
+        let parts = Parts {
+            schema: Parts::SCHEMA,
+            image: "tiny".parse().unwrap(),
+            version: version.to_owned(),
+            architecture: "x86_64".parse().unwrap(),
+            root_hash: Digest::of(&root).to_string(),
+            verity_size: hash_area_blocks(root.len() as u64 / 4096) * 4096,
+            verity_salt: "00".to_owned(),
+            verity_uuid: uuid::Uuid::nil(),
+            root: FileRange { file: ROOT_FILE.into(), offset: 0, size: root.len() as u64 },
+            extents,
+            owners: Vec::new(),
+            sections: vec![(String::new(), version.len() as u64), (".linux".to_owned(), kernel.len() as u64)],
+            state: StateFloor::default(),
+        };
+        fs::write(directory.join(PARTS_FILE), serde_json::to_vec(&parts).unwrap()).unwrap();
+        let mut repository = Repository::open(&self.repository(), &self.keys).unwrap();
+        let mut context = Context { repository: &mut repository, keys: &self.keys, expiries: &Expiries::default(), now: now() };
+        let offer = Offer { patches, ..Offer::default() };
+        let published = publish(&mut context, &out, &"stable".parse().unwrap(), &offer, 3, &root_hash).unwrap();
+        (Image { root, uki }, published.into_iter().next().unwrap())
+    }
+
+    fn release(&self, version: &str) -> (Release, ContentMap, PackIndex) {
+        let repository = Repository::open(&self.repository(), &self.keys).unwrap();
+        let channels = repository.channels();
+        let entry = channels.values().next().unwrap().release(&version.parse().unwrap()).unwrap();
+        let release = repository.read_release(&entry.release).unwrap();
+        let map = ContentMap::decode(&repository.read_object(&release.map, ObjectKind::Map).unwrap()).unwrap();
+        let index = PackIndex::decode(&repository.read_object(&release.index, ObjectKind::Index).unwrap(), &map, &release.packs).unwrap();
+        (release, map, index)
+    }
+
+    fn object(&self, path: &str) -> Vec<u8> {
+        fs::read(self.repository().join(path)).unwrap()
+    }
+
+    /// From one version to another as a host goes; gives what came out, how many bytes were fetched and in how many requests.
+    fn update(&self, old: &Image, from: &str, to: &str) -> (Image, u64, usize) {
+        let (old_release, old_map, _) = self.release(from);
+        let (release, map, index) = self.release(to);
+        let mut image = Image { root: vec![0xee; release.root_size as usize], uki: vec![0xee; release.uki.size as usize] };
+        let mut chunks = ChunkDecoder::new().unwrap();
+        let mut put = |write: Write<'_>| {
+            let to = if write.part == Part::Root { &mut image.root } else { &mut image.uki };
+            to[write.offset as usize..][..write.data.len()].copy_from_slice(write.data);
+            Ok::<(), FormatError>(())
+        };
+        let mut read = |part: Part, offset: u64, buffer: &mut [u8]| {
+            let from = if part == Part::Root { &old.root } else { &old.uki };
+            buffer.copy_from_slice(&from[offset as usize..][..buffer.len()]);
+            Ok::<(), FormatError>(())
+        };
+        let local = LocalChunks::of(&old_map);
+        for (number, chunk) in map.chunks() {
+            if let Some(place) = local.find(&chunk.digest) {
+                put(chunks.local(&map, number, |buffer| read(place.part, place.offset, buffer)).unwrap()).unwrap();
+            }
+        }
+        let (mut bytes, mut requests) = (0, 0);
+        if let Some(info) = release.patches.iter().find(|info| info.from == old_release.root_hash) {
+            let file = self.object(&info.patch.path(ObjectKind::Patch));
+            info.patch.verify(&file).unwrap();
+            let head = info.table.unwrap();
+            head.verify(&file[..head.size as usize]).unwrap();
+            let table = PatchTable::decode(&file[..head.size as usize], info.patch.size).unwrap();
+            assert_eq!(table.new_map(&old_map, &release.map_body).unwrap(), map);
+            table.check(&old_map, &map).unwrap();
+            let mut decoder = PatchDecoder::default();
+            for (number, operation) in (0..).zip(&table.operations) {
+                let payload = &file[operation.offset as usize..][..operation.len as usize];
+                decoder.apply(&table, (number, payload), &map, &mut chunks, &mut read, &mut put).unwrap();
+            }
+            (bytes, requests) = (info.patch.size, 1);
+        } else {
+            let want = |_, chunk: &release_format::Chunk| local.find(&chunk.digest).is_none();
+            let plan = FetchPlan::within(&map, &index, &PlanOptions::default(), MAX_REQUESTS, want);
+            for &number in &plan.zeros {
+                put(chunks.zero(&map, &index, number).unwrap()).unwrap();
+            }
+            for fetch in &plan.fetches {
+                let pack = self.object(&release.packs[usize::from(fetch.pack)].path(ObjectKind::Pack));
+                let mut range = RangeDecoder::new(&map, &index, fetch, &mut chunks);
+                range.push(&pack[fetch.offset as usize..][..fetch.len as usize], &mut put).unwrap();
+                range.finish().unwrap();
+            }
+            bytes += plan.bytes();
+            requests += plan.requests();
+        }
+        (image, bytes, requests)
+    }
+}
+
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 24) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// What looks like a program: addresses in it move with `base`.
+fn program(seed: u64, base: u32, len: usize) -> Vec<u8> {
+    let mut code = noise(seed, len);
+    for (number, call) in code.chunks_exact_mut(32).enumerate() {
+        call[4..8].copy_from_slice(&(base + number as u32 * 16).to_le_bytes());
+    }
+    code
+}
+
+/// An edit that a package update may do to a tree.
+fn edit(files: &mut Files, step: u64) {
+    let names: Vec<String> = files.keys().cloned().collect();
+    let name = &names[step as usize * 7 % names.len()];
+    match step % 5 {
+        0 => drop(files.insert(format!("usr/lib/libnew.so.{step}"), program(step, 4096, 40_000))),
+        1 => {
+            let body = files.remove(name).unwrap();
+            files.insert(format!("usr/libexec/moved-{step}"), body);
+        }
+        2 => {
+            let body = files.get_mut(name).unwrap();
+            let at = body.len() / 3;
+            body.splice(at..at, noise(step, 700));
+        }
+        3 => drop(files.insert("usr/bin/dockerd".to_owned(), program(1, 4096 + step as u32 * 64, 900_000 + 1000 * step as usize))),
+        _ => {
+            let body = files.get_mut(name).unwrap();
+            body.truncate(body.len() * 3 / 4);
+            if let Some(byte) = body.first_mut() {
+                *byte ^= 1;
+            }
+        }
+    }
+}
+
+fn tree() -> Files {
+    let mut files: Files =
+        (0..12).map(|number| (format!("usr/lib/modules/6.12.1/m{number}.ko"), program(50 + number, 77, 20_000))).collect();
+    files.insert("usr/bin/dockerd".to_owned(), program(1, 4096, 900_000));
+    files.insert("etc/os-release".to_owned(), b"VERSION=1".to_vec());
+    files
+}
+
+#[test]
+fn in_a_chain_of_20_releases_each_leads_to_each_later_one() {
+    let world = World::new();
+    let mut files = tree();
+    let mut images = Vec::new();
+    for step in 0..20 {
+        edit(&mut files, step);
+        let kernel = program(99, step as u32 / 4, 300_000);
+        let (image, published) = world.publish(&format!("1.{step}"), &files, &kernel, 3);
+        let offered = published.costs.unwrap().chunks_from.iter().filter(|from| from.patch.is_some()).count();
+        assert!(step < 3 || offered >= 1, "version 1.{step} offers no patch");
+        images.push(image);
+    }
+    for (to, new) in images.iter().enumerate().skip(1) {
+        for (from, old) in images.iter().enumerate().take(to) {
+            let (made, bytes, requests) = world.update(old, &format!("1.{from}"), &format!("1.{to}"));
+            assert!(made == *new, "1.{from} to 1.{to}");
+            let full = (new.root.len() + new.uki.len()) as u64;
+            assert!(requests <= MAX_REQUESTS && bytes < full, "1.{from} to 1.{to}: {bytes} bytes in {requests} requests");
+        }
+    }
+}
+
+#[test]
+fn a_version_alone_costs_little_and_moved_code_less_than_its_chunks() {
+    let world = World::new();
+    let files = tree();
+    let kernel = program(99, 0, 300_000);
+    world.publish("1.0", &files, &kernel, 3);
+    let (_, published) = world.publish("1.1", &files, &kernel, 3);
+    let costs = published.costs.unwrap();
+    assert!(costs.chunks_from[0].patch.is_some_and(|bytes| bytes < 2048), "{costs:?}");
+    let mut moved = files.clone();
+    moved.insert("usr/bin/dockerd".to_owned(), program(1, 8192, 900_000));
+    let (_, published) = world.publish("1.2", &moved, &kernel, 3);
+    let costs = published.costs.unwrap();
+    let patch = costs.chunks_from[0].patch.unwrap();
+    assert!(patch * 5 < costs.chunks_from[0].cost.bytes, "{costs:?}");
+    assert_eq!(costs.chunks_from[0].way(&costs.full), "patch");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    #[test]
+    fn any_tree_leads_to_any_other(
+        old in proptest::collection::btree_map("[a-d]{1,2}", proptest::collection::vec(0_u8..5, 0..9000), 0..8),
+        new in proptest::collection::btree_map("[a-d]{1,2}", proptest::collection::vec(0_u8..5, 0..9000), 0..8),
+        big in 1_usize..700_000, cut: prop::sample::Index, kernel in proptest::collection::vec(any::<u8>(), 1..4000),
+    ) {
+        let world = World::new();
+        let (mut old, mut new) = (old, new);
+        let body = noise(7, big);
+        let mut turned = body.clone();
+        turned.rotate_left(cut.index(big));
+        old.insert("big".to_owned(), body);
+        new.insert("big".to_owned(), turned);
+        let (before, _) = world.publish("1.0", &old, &kernel, 1);
+        let (after, _) = world.publish("1.1", &new, &kernel[..kernel.len() / 2 + 1], 1);
+        let (made, ..) = world.update(&before, "1.0", "1.1");
+        prop_assert!(made == after);
+    }
+}
+
+/// What real releases cost: `GARBOARD_RELEASES` names directories with release parts, oldest first, separated by colons.
+#[test]
+#[ignore = "needs images that were built; docs/benchmarks.md"]
+fn costs_of_real_releases() {
+    let world = World::new();
+    let mut repository = Repository::open(&world.repository(), &world.keys).unwrap();
+    // What the first costs is of no interest here.
+    for (out, level) in
+        std::env::split_paths(&std::env::var_os("GARBOARD_RELEASES").unwrap()).zip([1].into_iter().chain(std::iter::repeat(19)))
+    {
+        let began = std::time::Instant::now();
+        let mut context = Context { repository: &mut repository, keys: &world.keys, expiries: &Expiries::default(), now: now() };
+        let offer = Offer { patches: 1, ..Offer::default() };
+        let built = |parts: &[u8]| serde_json::from_slice::<Parts>(parts).unwrap().root_hash.parse::<Digest>().unwrap();
+        let directory = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.join(PARTS_FILE).exists()).unwrap();
+        let hash = *built(&fs::read(directory.join(PARTS_FILE)).unwrap()).as_bytes();
+        let published = publish(&mut context, &out, &"stable".parse().unwrap(), &offer, level, &|_, _, _, _| Ok(hash)).unwrap();
+        let memory = fs::read_to_string("/proc/self/status").unwrap();
+        let peak = memory.lines().find(|line| line.starts_with("VmHWM")).unwrap().to_owned();
+        println!("{} s, {peak}: {}", began.elapsed().as_secs(), serde_json::to_string_pretty(&published).unwrap());
+    }
+}

@@ -1,0 +1,258 @@
+//! The table of a patch pack: how the chunks that a release has and an earlier one has not are made of the earlier one's bytes. Chunks that
+//! both have are in no table: a host copies them. `docs/release-format.md` has the bytes.
+//!
+//! An operation makes a run of chunks, which may be of several files, of a window of old bytes, which may be of several places. Windows are
+//! bounded, and chunks come in order, so no table can make a decoder hold much, or make anything twice.
+
+use crate::container;
+use crate::digest::{Digest, PayloadDigest};
+use crate::error::FormatError;
+use crate::limits::{MAX_MAP_BODY, MAX_OPERATIONS, MAX_OUTPUT, MAX_PATCH_BODY, MAX_RUNS, MAX_SOURCE};
+use crate::map::{ContentMap, Part};
+use crate::operation::Operation;
+use crate::reader::{Reader, put_signed, put_varint};
+
+const WHAT: &str = "patch";
+const MAGIC: [u8; 8] = *b"GBPATCH\0";
+
+/// A run of bytes of the earlier release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceRun {
+    /// Of its root image or its UKI.
+    pub part: Part,
+    /// First byte.
+    pub offset: u64,
+    /// Bytes, at least 1.
+    pub len: u64,
+}
+
+/// A run of chunks of the release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkRun {
+    /// Number of the first.
+    pub first: u32,
+    /// How many, at least 1.
+    pub count: u32,
+}
+
+/// One operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PatchOperation {
+    /// What to do.
+    pub operation: Operation,
+    /// The chunks that it makes, in order.
+    pub chunks: Vec<ChunkRun>,
+    /// The old bytes, one run after the other; none for operations without.
+    pub sources: Vec<SourceRun>,
+    /// First half of SHA-256 of all old bytes.
+    pub source_digest: PayloadDigest,
+    /// Where in the file the payload starts; 0 without payload.
+    pub offset: u64,
+    /// Bytes of the payload.
+    pub len: u32,
+    /// Of the payload.
+    pub digest: PayloadDigest,
+}
+
+impl PatchOperation {
+    /// Numbers of its chunks.
+    pub fn numbers(&self) -> impl Iterator<Item = u32> {
+        self.chunks.iter().flat_map(|run| run.first..run.first.saturating_add(run.count))
+    }
+
+    /// Bytes of its window of old bytes.
+    #[must_use]
+    pub fn source_len(&self) -> u64 {
+        self.sources.iter().fold(0, |sum: u64, run| sum.saturating_add(run.len))
+    }
+
+    /// Bytes that it makes.
+    #[must_use]
+    pub fn output_len(&self, map: &ContentMap) -> u64 {
+        self.numbers().filter_map(|number| map.chunk(number)).map(|chunk| u64::from(chunk.len)).sum()
+    }
+}
+
+/// A patch pack's table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PatchTable {
+    /// Digest of the body of the earlier release's content map.
+    pub source_map: Digest,
+    /// How the new content map's body is made: a zstd frame with the earlier body as its prefix.
+    pub map_payload: Vec<u8>,
+    /// Bytes of the new body.
+    pub map_len: u32,
+    /// The operations, by the chunks that they make.
+    pub operations: Vec<PatchOperation>,
+}
+
+impl PatchTable {
+    /// Reads a table. Check it with [`ObjectRef::verify`](crate::ObjectRef::verify) first. `size` is that of the whole pack.
+    ///
+    /// # Errors
+    /// When it is not one that the specification allows.
+    pub fn decode(bytes: &[u8], size: u64) -> Result<Self, FormatError> {
+        let body = container::unwrap(WHAT, MAGIC, bytes, MAX_PATCH_BODY)?;
+        let mut reader = Reader::new(WHAT, &body);
+        let source_map = Digest::new(reader.array32()?);
+        let map_len = reader.u32()?;
+        let map_payload_len = reader.varint()?;
+        let map_payload = reader.bytes(map_payload_len)?.to_vec();
+        let count = reader.varint()?;
+        let too_many = |things, found, limit| FormatError::TooMany { what: WHAT, things, found, limit };
+        if count > MAX_OPERATIONS {
+            return Err(too_many("operations", count, MAX_OPERATIONS));
+        }
+        let codes = reader.bytes(count)?.to_vec();
+        let mut operations = Vec::with_capacity(codes.len());
+        let (mut runs, mut next_chunk, mut at, mut ends) = (0_u64, 0_u64, bytes.len() as u64, [0_u64; 2]);
+        for (number, code) in (0_u32..).zip(codes) {
+            let operation = Operation::in_patch(code)?;
+            let bad_chunks = || FormatError::PatchChunks { operation: number };
+            let mut chunks = Vec::new();
+            for _ in 0..bounded(reader.varint()?, &mut runs)? {
+                let first = next_chunk.saturating_add(reader.varint()?);
+                let count = reader.varint()?;
+                next_chunk = first.saturating_add(count);
+                let run =
+                    u32::try_from(first).ok().zip(u32::try_from(count).ok()).filter(|_| count > 0 && next_chunk <= u64::from(u32::MAX));
+                let (first, count) = run.ok_or_else(bad_chunks)?;
+                chunks.push(ChunkRun { first, count });
+            }
+            if chunks.is_empty() {
+                return Err(bad_chunks());
+            }
+            let mut sources = Vec::new();
+            for _ in 0..bounded(reader.varint()?, &mut runs)? {
+                let coded = reader.varint()?;
+                let (part, end) = if coded & 1 == 0 { (Part::Root, &mut ends[0]) } else { (Part::Uki, &mut ends[1]) };
+                let len = coded >> 1;
+                let offset = end.checked_add_signed(reader.signed()?).filter(|_| len > 0);
+                let offset = offset.ok_or(FormatError::SourceRange { operation: number })?;
+                *end = offset.checked_add(len).ok_or(FormatError::SourceRange { operation: number })?;
+                sources.push(SourceRun { part, offset, len });
+            }
+            let none = PayloadDigest::new([0; 16]);
+            let source_digest = if sources.is_empty() { none } else { PayloadDigest::new(reader.array16()?) };
+            let (mut offset, mut len, mut digest) = (0, 0, none);
+            if operation.has_payload() {
+                let long = reader.varint()?;
+                len = u32::try_from(long).map_err(|_| FormatError::PatchPayload { operation: number, len: long })?;
+                digest = PayloadDigest::new(reader.array16()?);
+                offset = at;
+                at += u64::from(len);
+            }
+            if at > size {
+                return Err(FormatError::PatchPayload { operation: number, len: u64::from(len) });
+            }
+            operations.push(PatchOperation { operation, chunks, sources, source_digest, offset, len, digest });
+        }
+        reader.end()?;
+        if at != size {
+            return Err(FormatError::Trailing { what: WHAT, len: size.saturating_sub(at) });
+        }
+        Ok(Self { source_map, map_payload, map_len, operations })
+    }
+
+    /// The file's beginning; payloads follow in the order of the operations.
+    ///
+    /// # Errors
+    /// When it would be larger than the format allows.
+    pub fn encode(&self, level: i32) -> Result<Vec<u8>, FormatError> {
+        let mut body = self.source_map.as_bytes().to_vec();
+        body.extend(self.map_len.to_le_bytes());
+        put_varint(&mut body, self.map_payload.len() as u64);
+        body.extend(&self.map_payload);
+        put_varint(&mut body, self.operations.len() as u64);
+        body.extend(self.operations.iter().map(|operation| operation.operation.code()));
+        let (mut next_chunk, mut ends) = (0_u64, [0_u64; 2]);
+        for operation in &self.operations {
+            put_varint(&mut body, operation.chunks.len() as u64);
+            for run in &operation.chunks {
+                put_varint(&mut body, u64::from(run.first).saturating_sub(next_chunk));
+                put_varint(&mut body, u64::from(run.count));
+                next_chunk = u64::from(run.first) + u64::from(run.count);
+            }
+            put_varint(&mut body, operation.sources.len() as u64);
+            for run in &operation.sources {
+                let (bit, end) = if run.part == Part::Root { (0, &mut ends[0]) } else { (1, &mut ends[1]) };
+                put_varint(&mut body, run.len << 1 | bit);
+                put_signed(&mut body, run.offset.cast_signed().wrapping_sub(end.cast_signed()));
+                *end = run.offset + run.len;
+            }
+            if !operation.sources.is_empty() {
+                body.extend(operation.source_digest.as_bytes());
+            }
+            if operation.operation.has_payload() {
+                put_varint(&mut body, u64::from(operation.len));
+                body.extend(operation.digest.as_bytes());
+            }
+        }
+        container::wrap(WHAT, MAGIC, &body, MAX_PATCH_BODY, level)
+    }
+
+    /// The release's content map, made of the earlier one's.
+    ///
+    /// # Errors
+    /// When the earlier map is not the one that the patch was made for, or what comes out is not the release's.
+    pub fn new_map(&self, earlier: &ContentMap, map_body: &Digest) -> Result<ContentMap, FormatError> {
+        let old = earlier.body();
+        if Digest::of(&old) != self.source_map {
+            return Err(FormatError::PatchSource);
+        }
+        let map = container::unpatch("content map", &old, &self.map_payload, self.map_len, MAX_MAP_BODY)?;
+        if Digest::of(&map) != *map_body {
+            return Err(FormatError::PatchMap);
+        }
+        ContentMap::decode_body(&map)
+    }
+
+    /// Whether all operations are possible between these two maps. To be called before the first is applied.
+    ///
+    /// # Errors
+    /// When one makes chunks that there are not, takes bytes that there are not, or has a window over the limit.
+    pub fn check(&self, earlier: &ContentMap, map: &ContentMap) -> Result<(), FormatError> {
+        for (number, operation) in (0_u32..).zip(&self.operations) {
+            let last = operation.chunks.last().map_or(0, |run| run.first.saturating_add(run.count));
+            if last > map.chunk_count() {
+                return Err(FormatError::PatchChunks { operation: number });
+            }
+            for run in &operation.sources {
+                let size = if run.part == Part::Root { earlier.root_size() } else { earlier.uki_size() };
+                if run.offset.checked_add(run.len).is_none_or(|end| end > size) {
+                    return Err(FormatError::SourceRange { operation: number });
+                }
+            }
+            let (source, output) = (operation.source_len(), operation.output_len(map));
+            if source > MAX_SOURCE {
+                return Err(FormatError::SourceWindow { operation: number, len: source });
+            }
+            if output > MAX_OUTPUT {
+                return Err(FormatError::OutputWindow { operation: number, len: output });
+            }
+            let fits = match operation.operation {
+                Operation::Copy => source == output,
+                Operation::Raw => u64::from(operation.len) == output && source == 0,
+                Operation::Zero => source == 0,
+                Operation::Data => source == 0 && operation.len > 0 && u64::from(operation.len) <= output,
+                Operation::Zpatch | Operation::Bsdiff => source > 0 && operation.len > 0 && u64::from(operation.len) <= output,
+            };
+            if !fits {
+                return Err(FormatError::PatchPayload { operation: number, len: u64::from(operation.len) });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn bounded(count: u64, runs: &mut u64) -> Result<u64, FormatError> {
+    *runs = runs.saturating_add(count);
+    if *runs > MAX_RUNS {
+        return Err(FormatError::TooMany { what: WHAT, things: "runs", found: *runs, limit: MAX_RUNS });
+    }
+    Ok(count)
+}
+
+#[cfg(test)]
+#[path = "patch_tests.rs"]
+mod tests;

@@ -1,0 +1,107 @@
+//! Operations of patch packs: from a payload and old bytes to verified chunks.
+
+use zstd::zstd_safe::DCtx;
+
+use crate::bsdiff;
+use crate::chunk::{ChunkDecoder, Write};
+use crate::digest::{Digest, PayloadDigest};
+use crate::error::FormatError;
+use crate::limits::{MAX_OUTPUT, MAX_SOURCE};
+use crate::map::{ContentMap, Part};
+use crate::operation::Operation;
+use crate::patch::PatchTable;
+
+/// Fills a buffer with bytes of the earlier release.
+pub type ReadOld<'a, E> = dyn FnMut(Part, u64, &mut [u8]) -> Result<(), E> + 'a;
+/// Takes a chunk of the release.
+pub type WriteNew<'a, E> = dyn FnMut(Write<'_>) -> Result<(), E> + 'a;
+
+/// Applies operations one by one. Holds one window of old bytes, one of new bytes and a payload's streams: at most 40 MiB.
+#[derive(Default)]
+pub struct PatchDecoder {
+    source: Vec<u8>,
+    output: Vec<u8>,
+}
+
+impl PatchDecoder {
+    /// Applies an operation of a table that was checked with [`PatchTable::check`]. `read` gives old bytes, `write` gets the chunks.
+    /// Nothing is written before all chunks of the operation are known to be right.
+    ///
+    /// # Errors
+    /// When the payload, the old bytes or the result are not those that table and map name, or `read` or `write` fails.
+    pub fn apply<E: From<FormatError>>(
+        &mut self,
+        table: &PatchTable,
+        (number, payload): (u32, &[u8]),
+        map: &ContentMap,
+        decoder: &mut ChunkDecoder,
+        read: &mut ReadOld<'_, E>,
+        write: &mut WriteNew<'_, E>,
+    ) -> Result<(), E> {
+        let operation = table.operations.get(number as usize).ok_or(FormatError::PatchChunks { operation: number })?;
+        let wrong_payload = || FormatError::PatchPayload { operation: number, len: payload.len() as u64 };
+        if payload.len() != operation.len as usize {
+            return Err(wrong_payload().into());
+        }
+        if operation.operation.has_payload() && PayloadDigest::of(payload) != operation.digest {
+            return Err(FormatError::PatchPayloadDigest { operation: number }.into());
+        }
+        let source_len = operation.source_len();
+        if source_len > MAX_SOURCE {
+            return Err(FormatError::SourceWindow { operation: number, len: source_len }.into());
+        }
+        let output_len = operation.output_len(map);
+        if output_len > MAX_OUTPUT {
+            return Err(FormatError::OutputWindow { operation: number, len: output_len }.into());
+        }
+        self.source.clear();
+        self.source.resize(usize::try_from(source_len).unwrap_or(0), 0);
+        let mut rest = self.source.as_mut_slice();
+        for run in &operation.sources {
+            let (to, later) = rest.split_at_mut_checked(usize::try_from(run.len).unwrap_or(0)).ok_or_else(wrong_payload)?;
+            read(run.part, run.offset, to)?;
+            rest = later;
+        }
+        if !operation.sources.is_empty() && PayloadDigest::of(&self.source) != operation.source_digest {
+            return Err(FormatError::SourceDigest { operation: number }.into());
+        }
+        self.output.clear();
+        self.output.resize(usize::try_from(output_len).unwrap_or(0), 0);
+        match operation.operation {
+            Operation::Zero => {}
+            Operation::Copy if self.source.len() == self.output.len() => self.output.copy_from_slice(&self.source),
+            Operation::Raw if payload.len() == self.output.len() => self.output.copy_from_slice(payload),
+            Operation::Data => unzstd(&mut self.output, payload, &[]).ok_or_else(wrong_payload)?,
+            Operation::Zpatch => unzstd(&mut self.output, payload, &self.source).ok_or_else(wrong_payload)?,
+            Operation::Bsdiff => {
+                bsdiff::apply(&self.source, payload, &mut self.output).ok_or(FormatError::PatchStreams { operation: number })?;
+            }
+            Operation::Copy | Operation::Raw => return Err(wrong_payload().into()),
+        }
+        let mut rest = self.output.as_slice();
+        for chunk in operation.numbers() {
+            let place = map.chunk(chunk).ok_or(FormatError::NoChunk(chunk))?;
+            let (bytes, later) = rest.split_at_checked(place.len as usize).ok_or(FormatError::NoChunk(chunk))?;
+            if Digest::of(bytes) != place.digest {
+                return Err(FormatError::ChunkDigest { chunk }.into());
+            }
+            rest = later;
+        }
+        let mut rest = self.output.as_slice();
+        for chunk in operation.numbers() {
+            let len = map.chunk(chunk).map_or(0, |place| place.len as usize);
+            let (bytes, later) = rest.split_at_checked(len).ok_or(FormatError::NoChunk(chunk))?;
+            write(decoder.put(map, chunk, bytes)?)?;
+            rest = later;
+        }
+        Ok(())
+    }
+}
+
+/// Decompresses one frame into memory of exactly its size, with `prefix` before it.
+pub fn unzstd(to: &mut [u8], frame: &[u8], prefix: &[u8]) -> Option<()> {
+    let mut context = DCtx::try_create()?;
+    context.ref_prefix(prefix).ok()?;
+    let written = context.decompress(to, frame).ok()?;
+    (written == to.len()).then_some(())
+}

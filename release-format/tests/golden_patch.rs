@@ -1,0 +1,172 @@
+//! A patch pack of format 1 with every operation, as it was written when the format was made. It must be applied for ever.
+//! `GARBOARD_BLESS=1 cargo test --workspace --test golden_patch` writes it, for a new version of the format only.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs;
+use std::path::PathBuf;
+
+use release_format::{
+    ChunkDecoder, ChunkRun, ContentMap, Difference, Digest, ExtentKind, FormatError, LocalChunks, MapBuilder, Operation, Part,
+    PatchDecoder, PatchOperation, PatchTable, PayloadDigest, SourceRun, Step, Write,
+};
+use zstd::zstd_safe::{CCtx, compress_bound};
+
+fn file() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1.patch")
+}
+
+/// Bytes that do not compress.
+fn noise(seed: u32, len: u32) -> Vec<u8> {
+    (0..len).map(|number| ((number ^ seed).wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+}
+
+type Bodies = Vec<(ExtentKind, &'static str, Vec<u8>)>;
+
+fn old() -> Bodies {
+    vec![
+        (ExtentKind::Metadata, "", b"metadata".repeat(512)),
+        (ExtentKind::File, "usr/bin/kept", noise(1, 5000)),
+        (ExtentKind::File, "usr/bin/moved", noise(2, 9000)),
+        (ExtentKind::Section, ".linux", noise(3, 6000)),
+    ]
+}
+
+/// Each file is made by another operation.
+fn new() -> Bodies {
+    let moved = noise(2, 9000);
+    let shifted: Vec<u8> = moved.iter().enumerate().map(|(at, byte)| if at % 50 == 0 { byte.wrapping_add(1) } else { *byte }).collect();
+    vec![
+        (ExtentKind::Metadata, "", b"metadata".repeat(512)),
+        (ExtentKind::File, "usr/bin/a-copy", moved[100..5100].to_vec()),
+        (ExtentKind::File, "usr/bin/b-bsdiff", shifted),
+        (ExtentKind::File, "usr/bin/c-data", b"data".repeat(900)),
+        (ExtentKind::File, "usr/bin/d-raw", b"raw".to_vec()),
+        (ExtentKind::File, "usr/bin/e-zero", vec![0; 4500]),
+        (ExtentKind::File, "usr/bin/kept", noise(1, 5000)),
+        (ExtentKind::Section, ".linux", [noise(3, 3000), b"new".to_vec(), noise(3, 6000)[3000..].to_vec()].concat()),
+    ]
+}
+
+fn map(bodies: &Bodies) -> ContentMap {
+    let mut builder = MapBuilder::new();
+    for (kind, path, body) in bodies {
+        builder.begin(*kind, path, body.len() as u64).unwrap();
+        builder.chunk(Digest::of(body));
+    }
+    let [root, uki] = files(bodies);
+    builder.finish(root.len() as u64, uki.len() as u64).unwrap()
+}
+
+fn files(bodies: &Bodies) -> [Vec<u8>; 2] {
+    let mut files = [Vec::new(), Vec::new()];
+    for (kind, _, body) in bodies {
+        let uki = *kind == ExtentKind::Section;
+        let to = &mut files[usize::from(uki)];
+        to.extend(body);
+        if !uki {
+            to.resize(to.len().next_multiple_of(4096), 0);
+        }
+    }
+    files
+}
+
+fn prefixed(bytes: &[u8], prefix: &[u8]) -> Vec<u8> {
+    let mut context = CCtx::create();
+    context.ref_prefix(prefix).unwrap();
+    let mut frame = Vec::with_capacity(compress_bound(bytes.len()));
+    context.compress2(&mut frame, bytes).unwrap();
+    frame
+}
+
+#[test]
+fn bless() {
+    if std::env::var_os("GARBOARD_BLESS").is_none() {
+        return;
+    }
+    let (old_map, new_map, bodies) = (map(&old()), map(&new()), new());
+    let [root, uki] = files(&old());
+    // The moved file begins in the fourth block: metadata has one, the kept file two.
+    let moved = |offset: u64, len: u64| SourceRun { part: Part::Root, offset: 12_288 + offset, len };
+    let kernel = SourceRun { part: Part::Uki, offset: 0, len: uki.len() as u64 };
+    let difference = Difference {
+        steps: vec![Step { add: 9000, insert: 0, seek: 0 }],
+        differences: (0..9000).map(|at| u8::from(at % 50 == 0)).collect(),
+        new: Vec::new(),
+    };
+    let zstd = |bytes: &[u8]| zstd::bulk::compress(bytes, 19).ok();
+    let made = [
+        (Operation::Copy, 1, vec![moved(100, 5000)], Vec::new()),
+        (Operation::Bsdiff, 2, vec![moved(0, 9000)], difference.encode(zstd).unwrap()),
+        (Operation::Data, 3, vec![], zstd(&bodies[3].2).unwrap()),
+        (Operation::Raw, 4, vec![], bodies[4].2.clone()),
+        (Operation::Zero, 5, vec![], Vec::new()),
+        (Operation::Zpatch, 7, vec![kernel], prefixed(&bodies[7].2, &uki)),
+    ];
+    let (mut operations, mut payloads) = (Vec::new(), Vec::new());
+    for (operation, first, sources, payload) in made {
+        let bytes: Vec<u8> = sources
+            .iter()
+            .flat_map(|run: &SourceRun| {
+                let file = if run.part == Part::Root { &root } else { &uki };
+                file[run.offset as usize..][..run.len as usize].to_vec()
+            })
+            .collect();
+        operations.push(PatchOperation {
+            operation,
+            chunks: vec![ChunkRun { first, count: 1 }],
+            source_digest: PayloadDigest::of(&bytes),
+            sources,
+            offset: 0,
+            len: payload.len() as u32,
+            digest: PayloadDigest::of(&payload),
+        });
+        payloads.extend(payload);
+    }
+    let body = new_map.body();
+    let table = PatchTable {
+        source_map: Digest::of(&old_map.body()),
+        map_payload: prefixed(&body, &old_map.body()),
+        map_len: body.len() as u32,
+        operations,
+    };
+    let head = table.encode(19).unwrap();
+    fs::write(file(), [head, payloads].concat()).unwrap();
+}
+
+/// The table's size, which in a repository the release says.
+const TABLE: usize = 497;
+
+#[test]
+fn patches_of_format_1_are_applied() {
+    let bytes = fs::read(file()).unwrap();
+    let (old_map, new_map) = (map(&old()), map(&new()));
+    let table = PatchTable::decode(&bytes[..TABLE], bytes.len() as u64).unwrap();
+    assert_eq!(table.new_map(&old_map, &Digest::of(&new_map.body())).unwrap(), new_map);
+    table.check(&old_map, &new_map).unwrap();
+    let codes: Vec<u8> = table.operations.iter().map(|operation| operation.operation.code()).collect();
+    assert_eq!(codes, [4, 6, 1, 2, 3, 5]);
+    let olds = files(&old());
+    let mut made = [vec![0xee; new_map.root_size() as usize], vec![0xee; new_map.uki_size() as usize]];
+    let mut put = |write: Write<'_>| {
+        made[usize::from(write.part == Part::Uki)][write.offset as usize..][..write.data.len()].copy_from_slice(write.data);
+        Ok::<(), FormatError>(())
+    };
+    let mut read = |part: Part, offset: u64, buffer: &mut [u8]| {
+        buffer.copy_from_slice(&olds[usize::from(part == Part::Uki)][offset as usize..][..buffer.len()]);
+        Ok::<(), FormatError>(())
+    };
+    let mut chunks = ChunkDecoder::new().unwrap();
+    let local = LocalChunks::of(&old_map);
+    for (number, chunk) in new_map.chunks() {
+        if let Some(place) = local.find(&chunk.digest) {
+            put(chunks.local(&new_map, number, |buffer| read(place.part, place.offset, buffer)).unwrap()).unwrap();
+        }
+    }
+    let mut decoder = PatchDecoder::default();
+    for (number, operation) in (0..).zip(&table.operations) {
+        let payload = &bytes[operation.offset as usize..][..operation.len as usize];
+        decoder.apply(&table, (number, payload), &new_map, &mut chunks, &mut read, &mut put).unwrap();
+    }
+    assert!(made == files(&new()));
+}

@@ -1,0 +1,348 @@
+//! From the running slot and the network onto the disk in one pass. Chunks that the running version has are copied from its slot, each compared
+//! with its digest; others are made of its bytes by a patch pack, where there is one; the rest comes as ranges of packs, each verified payload by payload as it comes, decompressed and written. No more
+//! than one payload, one chunk and one piece of the network is in memory; how far it is durably on the disk is noted often
+//! enough that an interruption costs 8 MiB at most, with what the connection's buffers hold.
+
+mod patching;
+mod position;
+mod reader;
+
+use std::io;
+use std::time::Duration;
+
+use release_format::{
+    Channel, ChannelRelease, Chunk, ChunkDecoder, ContentMap, Fetch, FetchPlan, FormatError, LocalChunks, LocalPlace, MAX_REQUESTS,
+    ObjectKind, PackIndex, Part, PlanOptions, RangeDecoder, Release, Write,
+};
+use thiserror::Error;
+use tokio::task::yield_now;
+use tokio::time::sleep;
+
+use crate::fetch::{FetchError, Source};
+
+pub use patching::{Patch, patch_from};
+pub use position::{Position, Taken, Way};
+use reader::{Reader, Span, Spans};
+
+/// After so many bytes it is noted how far it is. Besides these an interruption costs what the buffers of the connection held.
+const CHECKPOINT: u64 = 4 << 20;
+/// The same for what is copied on the host, which costs no network.
+const COPY_CHECKPOINT: u64 = 64 << 20;
+/// Ranges are cut so that one is at most a payload longer. The journal counts ranges: with another number here one that an older agent left is
+/// misunderstood, which the root's hash finds out, and all is fetched anew.
+const RANGE: u64 = 512 << 10;
+/// Failures in a row without a whole payload between them.
+const ATTEMPTS: u32 = 8;
+/// The same for answers that come too slowly, each of which has taken a minute to be found out.
+const SLOW_ATTEMPTS: u32 = 2;
+/// How often bytes that are wrong are fetched again: a proxy may have mangled them.
+const WRONG: u32 = 2;
+/// A server that wants to be left alone for longer ends this run.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// With more bad chunks the running slot is no place to copy from.
+const MAX_MISSING: usize = 1024;
+/// So many bad chunks are named in the log.
+const NAMED: usize = 10;
+
+/// Why a release did not get onto the disk.
+#[derive(Debug, Error)]
+pub enum DownloadError {
+    /// It did not come.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// What came is wrong.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// It could not be written.
+    #[error("{0}")]
+    Sink(#[from] SinkError),
+}
+
+/// Where verified bytes could not go.
+#[derive(Debug, Error)]
+#[error("cannot write {what}: {source}")]
+pub struct SinkError {
+    /// Which file or partition.
+    pub what: String,
+    /// Why.
+    pub source: std::io::Error,
+}
+
+/// Where verified bytes go.
+pub trait Sink {
+    /// Writes.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    fn write(&mut self, write: &Write<'_>) -> Result<(), SinkError>;
+    /// Makes durable what was written, then notes how far it is.
+    ///
+    /// # Errors
+    /// When one of the two fails.
+    fn checkpoint(&mut self, position: &Position) -> Result<(), SinkError>;
+    /// Hears how many bytes of how many were received, often.
+    fn progress(&mut self, received: u64, of: u64);
+}
+
+/// The metadata of a release that the channel lists.
+///
+/// # Errors
+/// When it does not come or is not what the channel says.
+pub async fn release(source: &Source, channel: &Channel, entry: &ChannelRelease) -> Result<Release, DownloadError> {
+    let bytes = source.get(&entry.release.path(ObjectKind::Release), entry.release.size).await?;
+    entry.release.verify(&bytes)?;
+    let release = Release::decode(&bytes)?;
+    release.expect(channel, entry)?;
+    Ok(release)
+}
+
+/// The content map of a release.
+///
+/// # Errors
+/// When it does not come or is not what the release says.
+pub async fn map(source: &Source, release: &Release) -> Result<ContentMap, DownloadError> {
+    let bytes = source.get(&release.map.path(ObjectKind::Map), release.map.size).await?;
+    release.map.verify(&bytes)?;
+    let map = ContentMap::decode(&bytes)?;
+    release.expect_map(&map)?;
+    Ok(map)
+}
+
+/// Where the bytes of the running version are.
+pub trait LocalSource {
+    /// Fills `buffer`.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn read(&self, part: Part, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+}
+
+/// What is to be put together for a release.
+pub struct Download {
+    release: Release,
+    map: ContentMap,
+    local: LocalChunks,
+    patch: Option<Patch>,
+    parts: Vec<Part>,
+}
+
+impl Download {
+    /// `parts` says what is wanted, `running` is the map of the running version, if chunks are taken from there.
+    #[must_use]
+    pub fn new(release: Release, map: ContentMap, running: Option<&ContentMap>, patch: Option<Patch>, parts: &[Part]) -> Self {
+        let local = running.map(LocalChunks::of).unwrap_or_default();
+        Self { release, map, local, patch, parts: parts.to_vec() }
+    }
+
+    async fn index(&self, source: &Source) -> Result<PackIndex, DownloadError> {
+        let bytes = source.get(&self.release.index.path(ObjectKind::Index), self.release.index.size).await?;
+        self.release.index.verify(&bytes)?;
+        Ok(PackIndex::decode(&bytes, &self.map, &self.release.packs)?)
+    }
+
+    /// Puts all together from `position` on, and says how far that came.
+    ///
+    /// # Errors
+    /// When a range does not come after several attempts, is wrong, or cannot be written.
+    pub async fn run(
+        &self,
+        source: &Source,
+        running: &dyn LocalSource,
+        sink: &mut dyn Sink,
+        mut position: Position,
+    ) -> Result<Taken, DownloadError> {
+        let mut decoder = ChunkDecoder::new()?;
+        self.copy(running, sink, &mut decoder, &mut position).await?;
+        self.patch(source, running, sink, &mut decoder, &mut position).await?;
+        let wanted = self.wanted(&position);
+        if !wanted.contains(&true) {
+            return Ok(self.taken(&position, 0));
+        }
+        let index = self.index(source).await?;
+        let options = PlanOptions { max_len: RANGE, ..PlanOptions::default() };
+        let want = |number: u32, _: &Chunk| wanted.get(number as usize).is_some_and(|wanted| *wanted);
+        // The same position leads to the same plan.
+        let plan = FetchPlan::within(&self.map, &index, &options, MAX_REQUESTS, want);
+        if position.fetches == 0 {
+            for &chunk in &plan.zeros {
+                sink.write(&decoder.zero(&self.map, &index, chunk)?)?;
+            }
+        }
+        let done = usize::try_from(position.fetches).unwrap_or(usize::MAX);
+        // What came before the first fetch: the patch.
+        let patched = position.patched;
+        let before = patched + plan.fetches.iter().take(done).map(|fetch| fetch.len).sum::<u64>();
+        let objects = self.release.packs.iter().map(|pack| (pack.path(ObjectKind::Pack), pack.size)).collect();
+        let span = |fetch: &Fetch| Span { object: usize::from(fetch.pack), offset: fetch.offset, len: fetch.len };
+        let spans = Spans { objects, spans: plan.fetches.iter().map(span).collect(), max_gap: plan.max_gap };
+        let mut reader = Reader::new(source, &spans, before);
+        let of = patched + plan.bytes();
+        let mut since = 0;
+        for (number, fetch) in plan.fetches.iter().enumerate().skip(done) {
+            if since + fetch.len > CHECKPOINT {
+                (position.fetches, position.fetched) = (number as u64, reader.received);
+                sink.checkpoint(&position)?;
+                since = 0;
+            }
+            self.fetch(&index, (number, fetch), of, &mut reader, &mut decoder, sink).await?;
+            since += fetch.len;
+        }
+        (position.fetches, position.fetched) = (plan.fetches.len() as u64, reader.received);
+        sink.checkpoint(&position)?;
+        let full = FetchPlan::new(&self.map, &index, &PlanOptions::default(), |_, _| true).bytes();
+        Ok(self.taken(&position, full))
+    }
+
+    /// Chunks of the wanted parts that the running version has, and where.
+    fn local_chunks(&self) -> impl Iterator<Item = (u32, Chunk, LocalPlace)> {
+        let wanted = self.map.chunks().filter(|(_, chunk)| self.parts.contains(&chunk.part));
+        wanted.filter_map(|(number, chunk)| Some((number, chunk, self.local.find(&chunk.digest)?)))
+    }
+
+    /// Copies what the running version has. What cannot be read there, or is not what it should be, is noted as missing and fetched later.
+    async fn copy(
+        &self,
+        running: &dyn LocalSource,
+        sink: &mut dyn Sink,
+        decoder: &mut ChunkDecoder,
+        position: &mut Position,
+    ) -> Result<(), DownloadError> {
+        if position.full || position.from.is_none() {
+            return Ok(());
+        }
+        let mut since = 0;
+        let mut damage = None;
+        let first = position.copied;
+        for (number, chunk, place) in self.local_chunks().filter(|(number, ..)| *number >= first) {
+            let read = |buffer: &mut [u8]| running.read(place.part, place.offset, buffer).map_err(LocalError::Read);
+            match decoder.local(&self.map, number, read) {
+                Ok(write) => sink.write(&write)?,
+                Err(error) if position.missing.len() < MAX_MISSING => {
+                    if position.missing.len() < NAMED {
+                        let part = place.part;
+                        eprintln!("update-agent: {part} of the running version, byte {}: {error}; this is fetched instead", place.offset);
+                    }
+                    position.missing.push(number);
+                }
+                Err(error) => {
+                    damage = Some(error);
+                    break;
+                }
+            }
+            since += u64::from(chunk.len);
+            if since >= COPY_CHECKPOINT {
+                position.copied = number + 1;
+                sink.checkpoint(position)?;
+                since = 0;
+            }
+            yield_now().await;
+        }
+        if let Some(error) = damage {
+            eprintln!("update-agent: more than {MAX_MISSING} chunks of the running version are damaged, the last: {error}; all is fetched");
+            *position = Position { full: true, fetched: position.fetched, ..Position::default() };
+        } else if position.copied < self.map.chunk_count() {
+            position.copied = self.map.chunk_count();
+        } else {
+            return Ok(());
+        }
+        Ok(sink.checkpoint(position)?)
+    }
+
+    /// Which chunks have to be fetched, once it is known what could not be copied or made.
+    fn wanted(&self, position: &Position) -> Vec<bool> {
+        let copied = !position.full && position.from.is_some();
+        let made = self.patched(position);
+        let wanted = self.map.chunks().zip(made).map(|((number, chunk), made)| {
+            let here = copied && self.local.find(&chunk.digest).is_some() && position.missing.binary_search(&number).is_err();
+            self.parts.contains(&chunk.part) && !here && !made
+        });
+        wanted.collect()
+    }
+
+    fn taken(&self, position: &Position, full: u64) -> Taken {
+        let way = match (&self.patch, position.full || position.from.is_none()) {
+            (_, true) => Way::Full,
+            (Some(_), false) if position.failed < patching::MAX_FAILED => Way::Patch,
+            (_, false) => Way::Chunks,
+        };
+        let copied = if way == Way::Full { 0 } else { self.local_chunks().map(|(_, chunk, _)| u64::from(chunk.len)).sum() };
+        let full = if self.release.full_size > 0 { self.release.full_size } else { full };
+        Taken { way, received: position.fetched, full, copied, fallbacks: position.missing.len() as u64 }
+    }
+
+    async fn fetch(
+        &self,
+        index: &PackIndex,
+        (number, fetch): (usize, &Fetch),
+        of: u64,
+        reader: &mut Reader<'_>,
+        decoder: &mut ChunkDecoder,
+        sink: &mut dyn Sink,
+    ) -> Result<(), DownloadError> {
+        let (mut failures, mut wrong, mut reached) = (0, 0, fetch.offset);
+        'anew: loop {
+            let mut range = RangeDecoder::new(&self.map, index, fetch, &mut *decoder);
+            let end = fetch.offset + fetch.len;
+            loop {
+                let at = range.position();
+                if at >= end {
+                    range.finish()?;
+                    return Ok(());
+                }
+                let piece = match reader.piece(number, at).await {
+                    Ok(piece) => piece,
+                    Err(error) if error.is_passing() => {
+                        // Only whole payloads count: what comes again and again is no progress.
+                        let resumed = range.resume_at();
+                        if resumed > reached {
+                            (reached, failures) = (resumed, 0);
+                        }
+                        pause(reader, error, &mut failures).await?;
+                        continue;
+                    }
+                    Err(error) => return Err(error.into()),
+                };
+                let pushed = range.push(&piece, &mut |write: Write<'_>| Ok::<(), DownloadError>(sink.write(&write)?));
+                match pushed {
+                    Ok(()) => sink.progress(reader.received, of),
+                    Err(DownloadError::Format(_)) if wrong < WRONG => {
+                        wrong += 1;
+                        reader.forget();
+                        continue 'anew;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+}
+
+/// Waits before the next attempt; gives up after the last, when it comes too slowly, or when the server wants to be left alone for too long.
+async fn pause(reader: &mut Reader<'_>, error: FetchError, failures: &mut u32) -> Result<(), FetchError> {
+    // With a little of it before each failure it would go on for years.
+    if *failures == 0
+        && let Some((rate, least)) = reader.meter.too_slow()
+    {
+        return Err(FetchError::TooSlow { url: "the pack".to_owned(), rate, least });
+    }
+    *failures += 1;
+    let wait = error.retry_after().unwrap_or_else(|| reader.source.pause().saturating_mul(1 << (*failures - 1).min(7)));
+    let attempts = if matches!(error, FetchError::TooSlow { .. }) { SLOW_ATTEMPTS } else { ATTEMPTS };
+    if *failures >= attempts || wait > PATIENCE {
+        return Err(error);
+    }
+    sleep(wait).await;
+    if matches!(error, FetchError::Busy { .. }) {
+        reader.meter.restart();
+    }
+    Ok(())
+}
+
+/// Why a chunk of the running slot was not used.
+#[derive(Debug, Error)]
+enum LocalError {
+    #[error("cannot be read: {0}")]
+    Read(io::Error),
+    #[error(transparent)]
+    Format(#[from] FormatError),
+}

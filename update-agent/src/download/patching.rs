@@ -1,0 +1,182 @@
+//! The way by patch: operations of a patch pack, one after the other, each of a window of the running version's bytes.
+
+use std::io;
+
+use release_format::{ChunkDecoder, ContentMap, FormatError, ObjectKind, Part, PatchDecoder, PatchInfo, PatchTable, Release, Write};
+use thiserror::Error;
+use tokio::task::yield_now;
+
+use super::reader::{Reader, Span, Spans};
+use super::{CHECKPOINT, COPY_CHECKPOINT, Download, DownloadError, LocalSource, Position, Sink, SinkError, WRONG, pause};
+use crate::fetch::{FetchError, Source};
+
+/// After so many failed operations the rest comes by chunks.
+pub const MAX_FAILED: u32 = 2;
+
+/// Bytes of a payload between failures that count as progress.
+const PROGRESS: usize = 256 << 10;
+
+/// A patch pack that can be applied here.
+pub struct Patch {
+    /// What the release says of it.
+    pub info: PatchInfo,
+    /// Its table.
+    pub table: PatchTable,
+}
+
+/// Fetches and checks the table of the patch from the running version, if the release has one, and makes the release's content map.
+///
+/// # Errors
+/// When it does not come, or is wrong.
+pub async fn patch_from(
+    source: &Source,
+    release: &Release,
+    info: &PatchInfo,
+    running: &ContentMap,
+) -> Result<(Patch, ContentMap), DownloadError> {
+    let missing = || FormatError::Truncated("patch");
+    let head = info.table.ok_or_else(missing)?;
+    let bytes = range(source, &info.patch.path(ObjectKind::Patch), head.size, info.patch.size).await?;
+    head.verify(&bytes)?;
+    let table = PatchTable::decode(&bytes, info.patch.size)?;
+    let map = table.new_map(running, &release.map_body)?;
+    release.expect_map(&map)?;
+    table.check(running, &map)?;
+    Ok((Patch { info: info.clone(), table }, map))
+}
+
+/// The first bytes of a file.
+async fn range(source: &Source, path: &str, end: u64, size: u64) -> Result<Vec<u8>, DownloadError> {
+    if end > release_format::limits::MAX_PATCH_BODY {
+        return Err(FetchError::TooLarge { url: path.to_owned(), limit: release_format::limits::MAX_PATCH_BODY }.into());
+    }
+    let spans = Spans { objects: vec![(path.to_owned(), size)], spans: vec![Span { object: 0, offset: 0, len: end }], max_gap: 0 };
+    Ok(payload(&mut Reader::new(source, &spans, 0), &spans, 0).await?)
+}
+
+/// Why an operation was not used.
+#[derive(Debug, Error)]
+enum OperationError {
+    #[error("cannot be read: {0}")]
+    Read(io::Error),
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+}
+
+impl Download {
+    /// Applies the operations from `position` on. One that fails is left out, and its chunks are fetched later; after two, the rest is.
+    pub(super) async fn patch(
+        &self,
+        source: &Source,
+        running: &dyn LocalSource,
+        sink: &mut dyn Sink,
+        chunks: &mut ChunkDecoder,
+        position: &mut Position,
+    ) -> Result<(), DownloadError> {
+        let Some(patch) = self.patch.as_ref().filter(|_| !position.full && position.from.is_some()) else { return Ok(()) };
+        let operations = &patch.table.operations;
+        if position.operations as usize >= operations.len() || position.failed >= MAX_FAILED {
+            return Ok(());
+        }
+        let wanted: Vec<u32> = (position.operations..)
+            .zip(operations.iter().skip(position.operations as usize))
+            .filter(|(_, operation)| {
+                operation.numbers().filter_map(|number| self.map.chunk(number)).any(|chunk| self.parts.contains(&chunk.part))
+            })
+            .map(|(number, _)| number)
+            .collect();
+        let at = |number: u32| operations.get(number as usize);
+        let spans = wanted.iter().filter_map(|number| at(*number)).map(|operation| Span {
+            object: 0,
+            offset: operation.offset,
+            len: u64::from(operation.len),
+        });
+        let spans =
+            Spans { objects: vec![(patch.info.patch.path(ObjectKind::Patch), patch.info.patch.size)], spans: spans.collect(), max_gap: 0 };
+        let of = position.fetched + spans.spans.iter().map(|span| span.len).sum::<u64>();
+        let mut reader = Reader::new(source, &spans, position.fetched);
+        let mut decoder = PatchDecoder::default();
+        let (mut fetched, mut made) = (0_u64, 0_u64);
+        for (place, number) in wanted.into_iter().enumerate() {
+            let Some(operation) = at(number) else { break };
+            if position.failed >= MAX_FAILED {
+                break;
+            }
+            if fetched + u64::from(operation.len) > CHECKPOINT || made > COPY_CHECKPOINT {
+                position.fetched = reader.received;
+                sink.checkpoint(position)?;
+                (fetched, made) = (0, 0);
+            }
+            let mut wrong = 0;
+            let failure = loop {
+                let payload = payload(&mut reader, &spans, place).await?;
+                sink.progress(reader.received, of);
+                let mut read =
+                    |part: Part, offset: u64, buffer: &mut [u8]| running.read(part, offset, buffer).map_err(OperationError::Read);
+                let mut write = |write: Write<'_>| Ok(sink.write(&write)?);
+                match decoder.apply(&patch.table, (number, &payload), &self.map, chunks, &mut read, &mut write) {
+                    Ok(()) => break None,
+                    Err(OperationError::Sink(error)) => return Err(error.into()),
+                    // A proxy may have mangled it.
+                    Err(OperationError::Format(FormatError::PatchPayloadDigest { .. })) if wrong < WRONG => {
+                        wrong += 1;
+                        reader.forget();
+                    }
+                    Err(error) => break Some(error),
+                }
+            };
+            fetched += u64::from(operation.len);
+            made += operation.output_len(&self.map);
+            if let Some(error) = failure {
+                position.failed += 1;
+                let next = if position.failed < MAX_FAILED { "its chunks are" } else { "this and what is left is" };
+                eprintln!("update-agent: {error}; {next} fetched instead");
+                position.missing.extend(operation.numbers());
+                position.missing.sort_unstable();
+                position.missing.dedup();
+            }
+            position.operations = number + 1;
+            yield_now().await;
+        }
+        if position.failed < MAX_FAILED {
+            position.operations = u32::try_from(operations.len()).unwrap_or(u32::MAX);
+        }
+        (position.fetched, position.patched) = (reader.received, reader.received);
+        Ok(sink.checkpoint(position)?)
+    }
+
+    /// Whether each chunk was made by an operation, as far as `position` is.
+    pub(super) fn patched(&self, position: &Position) -> Vec<bool> {
+        let mut made = vec![false; self.map.chunk_count() as usize];
+        let operations = self.patch.iter().filter(|_| !position.full && position.from.is_some()).flat_map(|patch| &patch.table.operations);
+        for number in operations.take(position.operations as usize).flat_map(|operation| operation.numbers()) {
+            if let Some(made) = made.get_mut(number as usize) {
+                *made = position.missing.binary_search(&number).is_err();
+            }
+        }
+        made
+    }
+}
+
+/// The payload of a span, whole.
+async fn payload(reader: &mut Reader<'_>, spans: &Spans, place: usize) -> Result<Vec<u8>, FetchError> {
+    let Some(&span) = spans.spans.get(place) else { return Ok(Vec::new()) };
+    let mut payload = Vec::with_capacity(usize::try_from(span.len).unwrap_or(0));
+    let (mut failures, mut reached) = (0, 0);
+    while (payload.len() as u64) < span.len {
+        match reader.piece(place, span.offset + payload.len() as u64).await {
+            Ok(piece) => payload.extend_from_slice(&piece),
+            Err(error) if error.is_passing() => {
+                // What came of it stays; so much of it is progress.
+                if payload.len() >= reached + PROGRESS {
+                    (reached, failures) = (payload.len(), 0);
+                }
+                pause(reader, error, &mut failures).await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(payload)
+}
