@@ -190,7 +190,7 @@ async fn who_waits_gets_a_slot_in_turn_and_wakes_nobody_else() {
     lock.unlock("first", None, &actor()).await.unwrap();
     for (task, name) in tasks.into_iter().zip(&names) {
         let held = task.await.unwrap().unwrap();
-        assert_eq!(holders(&lock).await, [name.clone()]);
+        assert_eq!(holders(&lock).await, std::slice::from_ref(name));
         lock.unlock(name, Some(held.holder.fence), &actor()).await.unwrap();
     }
     assert_eq!(*order.lock().await, names);
