@@ -1,36 +1,33 @@
-//! Our reading against that of the tools people trust: `systemd-analyze` and `systemd-escape`. Where they are not installed
-//! the tests say so and pass; `apt-get install systemd` brings them.
+//! Our reading against that of the tools people trust: `systemd-analyze` and `systemd-escape`, which `apt-get install systemd` brings.
+//! Without them the tests fail, unless `GARBOARD_TESTS_MAY_SKIP` is set.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::process::Command;
 
-use unit_files::diagnostic::Severity;
+#[path = "support/unit_lines.rs"]
+#[allow(dead_code, reason = "only its numbers are used here")]
+mod unit_lines;
+
 use unit_files::memory::MemorySource;
 use unit_files::{HostFacts, LoadState, Loader, UnitName};
+use unit_lines::Numbers;
+
+/// A test that has shown nothing must not look as if it had.
+fn missing(program: &str) {
+    let may_skip = std::env::var_os("GARBOARD_TESTS_MAY_SKIP").is_some();
+    assert!(may_skip, "{program} is not installed; set GARBOARD_TESTS_MAY_SKIP=1 to go without this test");
+    eprintln!("SKIPPED: {program} is not installed: nothing compared");
+}
 
 /// Standard output of a tool, and whether it was content; `None` where it is not installed.
 fn tool(program: &str, arguments: &[&str]) -> Option<(bool, String)> {
     match Command::new(program).args(arguments).env("SYSTEMD_COLORS", "0").env("LC_ALL", "C.UTF-8").output() {
         Ok(output) => Some((output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())),
         Err(_) => {
-            eprintln!("{program} is not installed: nothing compared");
+            missing(program);
             None
         }
-    }
-}
-
-/// A small deterministic stream of numbers, so that every run compares the same corpus.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(self.0 >> 33).unwrap() % end
-    }
-
-    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
-        from[self.below(from.len())]
     }
 }
 
@@ -42,7 +39,7 @@ fn time_spans_mean_what_systemd_says() {
     let blanks = ["", " ", "  "];
     let mut random = Numbers(1);
     let mut compared = 0;
-    for _ in 0..300 {
+    for _ in 0..500 {
         let mut text = String::new();
         for _ in 0..=random.below(3) {
             text.push_str(random.pick(&numbers));
@@ -63,14 +60,14 @@ fn time_spans_mean_what_systemd_says() {
         }
         compared += 1;
     }
-    assert!(compared == 300);
+    assert!(compared == 500);
 }
 
 #[test]
 fn names_are_escaped_as_systemd_does() {
     let parts = ["/", "a", "b-c", ".", "..", " ", "ü", "\\", "x2d", "_", ":", "%", "//", "@", "\t", "Z9"];
     let mut random = Numbers(2);
-    for _ in 0..150 {
+    for _ in 0..250 {
         let text: String = (0..=random.below(6)).map(|_| random.pick(&parts)).collect();
         let Some((accepted, output)) = tool("systemd-escape", &["--", &text]) else { return };
         assert!(accepted);
@@ -219,7 +216,7 @@ fn calendar_expressions_come_round_when_systemd_says() {
         {
             Ok(output) => output,
             Err(_) => {
-                eprintln!("systemd-analyze is not installed: nothing compared");
+                missing("systemd-analyze");
                 return;
             }
         };
@@ -288,85 +285,6 @@ fn calendar_expressions_come_round_when_systemd_says() {
 fn when(usec: u64) -> String {
     let time = jiff::Timestamp::from_microsecond(i64::try_from(usec).unwrap()).unwrap();
     time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
-}
-
-/// Lines for `[Service]`, valid or not.
-const LINES: [&str; 40] = [
-    "Type=oneshot",
-    "Type=notify",
-    "Type=forking",
-    "Type=nonsense",
-    "Restart=always",
-    "Restart=on-failure",
-    "Restart=sometimes",
-    "RestartSec=5",
-    "RestartSec=5 bananas",
-    "RemainAfterExit=yes",
-    "RemainAfterExit=perhaps",
-    "ExecStart=/bin/true",
-    "ExecStart=/bin/echo a 'b c' \"d\" $E ${F} %n",
-    "ExecStart=",
-    "ExecStart=-/bin/false",
-    "ExecStart=/bin/echo 'open",
-    "ExecStart=/bin/true ; /bin/echo b",
-    "ExecStart=bin/true",
-    "ExecStart=@/bin/true",
-    "ExecStart=/bin/",
-    "ExecStartPre=/bin/echo \\x41 \\q",
-    "ExecStop=/bin/true",
-    "Environment=A=1 \"B=2 3\" nonsense",
-    "Nice=5",
-    "Nice=50",
-    "LimitNOFILE=1024:524288",
-    "LimitNOFILE=5:4",
-    "UMask=0022",
-    "UMask=99",
-    "KillSignal=SIGUSR1",
-    "KillSignal=SIGNOT",
-    "SuccessExitStatus=1 TEMPFAIL SIGKILL",
-    "OOMScoreAdjust=-2000",
-    "TasksMax=50%",
-    "CPUQuota=150%",
-    "MemoryMax=1G",
-    "MemoryMax=lots",
-    "Foo=bar",
-    "X-Foo=bar",
-    "WorkingDirectory=relative",
-];
-
-/// Whether systemd would start the unit is what must agree; the words of a warning need not.
-#[test]
-fn units_load_or_do_not_as_systemd_says() {
-    if tool("systemd-analyze", &["--version"]).is_none() {
-        return;
-    }
-    let directory = std::env::temp_dir().join(format!("unit-files-verify-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
-    let mut random = Numbers(3);
-    let mut loaded = 0;
-    for round in 0..60 {
-        let mut text = "[Unit]\nDescription=x\nDefaultDependencies=no\n[Service]\n".to_owned();
-        for _ in 0..=random.below(5) {
-            text.push_str(random.pick(&LINES));
-            text.push('\n');
-        }
-        let file = directory.join(format!("round{round}.service"));
-        std::fs::write(&file, &text).unwrap();
-        let output = Command::new("systemd-analyze").args(["verify", "--man=no", "--generators=no"]).arg(&file).output().unwrap();
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        let refused = words.contains("bad unit file setting")
-            || words.contains("lacks both")
-            || words.contains("Refusing")
-            || words.contains("has no ExecStart");
-        let name = UnitName::parse(&format!("round{round}.service")).unwrap();
-        let unit = Loader::<MemorySource>::load_text(&name, file.to_str().unwrap(), text.as_bytes(), &HostFacts::default());
-        let ours = unit.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
-        assert_eq!(ours, refused, "{text}\nsystemd: {words}\nours: {:?}", unit.diagnostics);
-        assert_eq!(ours, unit.load_state == LoadState::BadSetting);
-        loaded += usize::from(!ours);
-    }
-    std::fs::remove_dir_all(&directory).unwrap();
-    assert!((5..55).contains(&loaded), "a corpus of one kind proves nothing: {loaded}");
 }
 
 #[test]
