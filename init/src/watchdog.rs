@@ -132,7 +132,7 @@ fn open_once_there(path: &Path, signals: &OwnedFd, silent: Duration) -> std::io:
 
 /// The first of these that can be read; `None` after the time.
 fn readable(fds: &[&OwnedFd], within: Option<Duration>) -> Option<usize> {
-    let timeout = within.map(|time| Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() });
+    let timeout = within.and_then(|time| Timespec::try_from(time).ok());
     let mut fds: Vec<PollFd> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
     rustix::event::poll(&mut fds, timeout.as_ref()).ok()?;
     fds.iter().position(|fd| !fd.revents().is_empty())

@@ -90,12 +90,8 @@ impl Cgroups {
     /// # Errors
     /// When it cannot be made.
     pub fn make_delegated(&self, relative: &str, owner: Option<(u32, u32)>) -> io::Result<()> {
-        let path = self.root.join(relative);
-        match std::fs::create_dir(&path) {
-            Err(why) if why.kind() != io::ErrorKind::AlreadyExists => return Err(why),
-            _ => {}
-        }
-        delegate(&path, owner);
+        self.make(relative, None, None)?;
+        delegate(&self.root.join(relative), owner);
         Ok(())
     }
 
@@ -108,17 +104,13 @@ impl Cgroups {
     pub fn weigh(&self, relative: &str, config: &CgroupConfig) {
         let path = self.root.join(relative);
         if config.startup_cpu_weight.is_some() {
-            if config.startup_cpu_weight == Some(CpuWeight::Idle) || config.cpu_weight == Some(CpuWeight::Idle) {
-                let _ = std::fs::write(path.join("cpu.idle"), "0");
+            if [config.startup_cpu_weight, config.cpu_weight].contains(&Some(CpuWeight::Idle)) {
+                write(&path, [("cpu.idle", "0".to_owned())]);
             }
-            if let Some((file, value)) = cpu_weight(self.cpu_weight(config).or(Some(CpuWeight::Weight(100)))) {
-                let _ = std::fs::write(path.join(file), value);
-            }
+            write(&path, cpu_weight(self.cpu_weight(config).or(Some(CpuWeight::Weight(100)))));
         }
         if config.startup_io_weight.is_some() {
-            for (file, value) in io_weight(self.io_weight(config).or(Some(100))) {
-                let _ = std::fs::write(path.join(file), value);
-            }
+            write(&path, io_weight(self.io_weight(config).or(Some(100))));
         }
     }
 
@@ -132,9 +124,7 @@ impl Cgroups {
 
     /// Writes the knobs of a group that exists.
     pub fn apply(&self, path: &Path, config: &CgroupConfig) {
-        for (file, value) in self.knobs(config) {
-            let _ = std::fs::write(path.join(file), value);
-        }
+        write(path, self.knobs(config));
     }
 
     /// Files and values; pure.
@@ -316,6 +306,13 @@ fn slice_path(slice: &str) -> String {
         path.push_str(".slice");
     }
     path
+}
+
+/// Writes knobs; a controller that is not there has none.
+fn write(group: &Path, knobs: impl IntoIterator<Item = (&'static str, String)>) {
+    for (file, value) in knobs {
+        let _ = std::fs::write(group.join(file), value);
+    }
 }
 
 fn cpu_weight(weight: Option<CpuWeight>) -> Option<(&'static str, String)> {

@@ -32,16 +32,15 @@ impl Manager {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             let populated = self.is_populated(unit);
-            let restarts = self.queue.get(unit).is_some_and(|job| job.kind == JobKind::Restart);
+            let restarts = self.job_kind(unit) == Some(JobKind::Restart);
             let Some(service) = self.service_mut(unit) else { return };
-            let was = service.state;
             let actions = service.handle(config, event, Env { now: now(), populated, restarts });
             let main = service.main;
             if let Some(pid) = main {
                 self.pids.insert(pid, unit);
             }
             for action in actions {
-                if let Some(answer) = self.service_action(unit, config, action, was) {
+                if let Some(answer) = self.service_action(unit, config, action) {
                     events.push_back(answer);
                 }
             }
@@ -69,7 +68,7 @@ impl Manager {
         self.units.get(&unit).and_then(|runtime| runtime.cgroup.as_deref()).is_some_and(|relative| self.cgroups.populated(relative))
     }
 
-    fn service_action(&mut self, unit: UnitId, config: &ServiceConfig, action: Action, was: State) -> Option<Event> {
+    fn service_action(&mut self, unit: UnitId, config: &ServiceConfig, action: Action) -> Option<Event> {
         match action {
             Action::Run(role, phase, index) => Some(self.run_command(unit, config, role, phase, index)),
             Action::Kill { main, control, group, signal, hangup } => {
@@ -80,12 +79,8 @@ impl Manager {
                 None
             }
             Action::FindMain => Some(Event::FoundMain(self.find_main(unit, config))),
-            Action::Restart => {
-                self.auto_restart(unit);
-                None
-            }
+            Action::Restart => self.auto_restart(unit),
             Action::Release(again) => {
-                let _ = was;
                 self.release_service(unit, config, again);
                 None
             }
@@ -200,32 +195,38 @@ impl Manager {
         }
     }
 
-    fn auto_restart(&mut self, unit: UnitId) {
+    /// What kind of job waits for the unit or runs.
+    fn job_kind(&self, unit: UnitId) -> Option<JobKind> {
+        self.queue.get(unit).map(|job| job.kind)
+    }
+
+    /// Starts it again; where that may not or cannot be, the answer ends it.
+    fn auto_restart(&mut self, unit: UnitId) -> Option<Event> {
         let name = self.name(unit);
         if !self.power.is_none() {
             // A wrapper of a container that was just told to stop must not bring it back.
             self.reporter.unit(&name, 6, "not restarted: the machine is going down");
-            self.service_event(unit, Event::Stop);
-            return;
+            return Some(Event::Stop);
         }
         let count = self.service(unit).map_or(0, |service| service.restarts.saturating_add(1));
         self.reporter.unit(&name, 5, &format!("restarting, for the {count}. time"));
         // With `RestartMode=direct` the job that started it still waits.
         if self.queue.get(unit).is_some_and(|job| job.running && job.kind == JobKind::Start) {
             self.queue.restart_to_start(unit);
-            return;
+            return None;
         }
         if let Err(why) = self.enqueue(Verb::Start, &[unit], super::protocol::JobMode::Replace) {
             self.reporter.problem(&name, &format!("cannot be restarted: {why}"));
-            self.service_event(unit, Event::Stop);
+            return Some(Event::Stop);
         }
+        None
     }
 
     fn release_service(&mut self, unit: UnitId, config: &ServiceConfig, again: bool) {
         let preserve = match config.exec.runtime_directory_preserve {
             PreserveMode::No => false,
             PreserveMode::Yes => true,
-            PreserveMode::Restart => again || self.queue.get(unit).is_some_and(|job| job.kind == JobKind::Restart),
+            PreserveMode::Restart => again || self.job_kind(unit) == Some(JobKind::Restart),
         };
         if !preserve {
             let root = self.paths.directories.first().cloned().unwrap_or_default();
@@ -243,9 +244,7 @@ impl Manager {
         let keep_fds = match config.fd_store_preserve {
             FdStorePreserve::Yes => true,
             FdStorePreserve::No => false,
-            FdStorePreserve::Restart => {
-                again || self.queue.get(unit).is_some_and(|job| matches!(job.kind, JobKind::Restart | JobKind::Start))
-            }
+            FdStorePreserve::Restart => again || matches!(self.job_kind(unit), Some(JobKind::Restart | JobKind::Start)),
         };
         if !keep_fds && let Some(runtime) = self.units.get_mut(&unit) {
             runtime.stored_fds.clear();

@@ -134,9 +134,7 @@ impl Manager {
     fn process_cgroup(&self, unit: UnitId, relative: String) -> std::io::Result<String> {
         let Some(runtime) = self.units.get(&unit) else { return Ok(relative) };
         let Some(config) = runtime.def.cgroup().filter(|config| config.delegate.is_on()) else { return Ok(relative) };
-        let Some(subgroup) = config.delegate_subgroup.as_deref().filter(|name| !name.contains('/') && *name != "..") else {
-            return Ok(relative);
-        };
+        let Some(subgroup) = &config.delegate_subgroup else { return Ok(relative) };
         let below = format!("{relative}/{subgroup}");
         self.cgroups.make_delegated(&below, cgroup_owner(&runtime.def))?;
         Ok(below)
@@ -151,9 +149,7 @@ impl Manager {
         if runtime.watch.is_some() && runtime.cgroup.as_deref() == Some(relative.as_str()) {
             return Ok(relative);
         }
-        let owner = cgroup_owner(&runtime.def);
-        let delegated = config.is_some_and(|config| config.delegate.is_on());
-        self.cgroups.make(&relative, config, owner.filter(|_| delegated))?;
+        self.cgroups.make(&relative, config, cgroup_owner(&runtime.def))?;
         runtime.cgroup = Some(relative.clone());
         let events = self.cgroups.events(&relative);
         if let Ok(descriptor) = rustix::fs::inotify::add_watch(&self.inotify, &events, rustix::fs::inotify::WatchFlags::MODIFY) {
@@ -252,8 +248,9 @@ impl Manager {
     }
 }
 
-/// Who may rule a group that is delegated: the service's user.
+/// Who may rule the unit's group: the service's user, if it is delegated.
 fn cgroup_owner(def: &unit_files::Unit) -> Option<(u32, u32)> {
+    def.cgroup().filter(|config| config.delegate.is_on())?;
     let user = def.service()?.exec.user.as_deref()?;
     let user = identity::user(std::path::Path::new("/etc"), user)?;
     Some((user.uid, user.gid))

@@ -45,8 +45,9 @@ mod tests {
     fn own_units() -> Vec<(String, String)> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let mut units = Vec::new();
-        for directory in ["init/units", "cloud-config/units", "update-agent/units"] {
-            for entry in std::fs::read_dir(root.join(directory)).into_iter().flatten().flatten() {
+        let parts = std::fs::read_dir(root).unwrap().map(|part| part.unwrap().path().join("units"));
+        for directory in parts.filter(|directory| directory.is_dir()) {
+            for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {
                 let name = entry.file_name().into_string().unwrap();
                 if entry.file_type().unwrap().is_file() {
                     units.push((name, std::fs::read_to_string(entry.path()).unwrap()));

@@ -147,7 +147,13 @@ pub(super) static RESOURCES: Table<CgroupConfig> = Table::new(&[
         Ok(outcome)
     }),
     yes("Delegate", |c, i| delegate(&mut c.delegate, i)),
-    yes("DelegateSubgroup", |c, i| optional_text(&mut c.delegate_subgroup, i)),
+    yes("DelegateSubgroup", |c, i| {
+        let name = expand(i)?;
+        if name.contains('/') || matches!(name.as_str(), "." | "..") {
+            return Err(expected(&name, "the name of a group"));
+        }
+        optional_text(&mut c.delegate_subgroup, i)
+    }),
     yes("CPUWeight", |c, i| cpu_weight(&mut c.cpu_weight, i)),
     yes("StartupCPUWeight", |c, i| cpu_weight(&mut c.startup_cpu_weight, i)),
     yes("CPUShares", |c, i| cpu_shares(&mut c.cpu_weight, i)),
