@@ -4,17 +4,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "test helpers are not test functions to clippy")]
 
+#[path = "support/engine.rs"]
+mod engine;
+
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 
+use engine::{INIT, cgroup2};
 use serde_json::json;
 use unit_files::loader::Loader;
 use unit_files::memory::MemorySource;
 use unit_files::name::UnitName;
 use unit_files::specifier::HostFacts;
-
-const INIT: &str = env!("CARGO_BIN_EXE_init");
 
 /// A directory for one unit; `@` in its settings and script is that directory.
 struct Unit {
@@ -288,18 +290,11 @@ fn credentials_are_files_for_the_units_user_alone() {
     assert!(outcome.error.contains("credential key from /no/such"), "{outcome:?}");
 }
 
-/// Where the cgroup v2 hierarchy is.
-fn cgroup2() -> String {
-    let text = std::fs::read_to_string("/proc/self/mounts").unwrap();
-    let mount = text.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|fields| fields[2] == "cgroup2");
-    mount.expect("these tests need a cgroup v2 hierarchy")[1].to_owned()
-}
-
 #[test]
 fn kernel_tunables_and_control_groups_cannot_be_written_even_by_root() {
     // Its own value again, and a group that is removed at once: without the protection both are done, and harm nobody.
     let tunable = "f=/proc/sys/vm/swappiness; v=$(cat $f); (echo $v > $f) 2>/dev/null && echo wrote || echo kept";
-    let group = format!("d={}/garboard-probe-$$; mkdir $d 2>/dev/null && rmdir $d && echo wrote || echo kept", cgroup2());
+    let group = format!("d={}/garboard-probe-$$; mkdir $d 2>/dev/null && rmdir $d && echo wrote || echo kept", cgroup2().display());
     let hidden = "test -s /proc/kallsyms -o -n \"$(head -c 1 /proc/kallsyms 2>/dev/null)\" && echo seen || echo hidden";
     for (settings, script, wanted) in [
         ("", tunable, "wrote"),

@@ -10,10 +10,9 @@ mod engine;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use engine::Engine;
+use engine::{Engine, TARGET, kill};
 use serde_json::json;
 
 #[test]
@@ -61,7 +60,7 @@ fn a_boot_comes_up_in_order_and_is_called_complete_in_spite_of_a_broken_unit() {
 #[test]
 fn every_type_is_up_when_it_says() {
     let engine = Engine::start(&[
-        ("default.target", "[Unit]\n"),
+        TARGET,
         ("exec.service", "[Service]\nType=exec\nExecStart=/bin/sleep 1000\n"),
         ("noexec.service", "[Service]\nType=exec\nExecStart=/nowhere/program\n"),
         (
@@ -104,7 +103,7 @@ fn every_type_is_up_when_it_says() {
 #[test]
 fn a_crash_loop_backs_off_and_gives_up() {
     let engine = Engine::start(&[
-        ("default.target", "[Unit]\n"),
+        TARGET,
         (
             "crash.service",
             "[Unit]\nStartLimitBurst=4\nStartLimitIntervalSec=30\nOnFailure=cleanup.service\n[Service]\nExecStart=/bin/sh -c 'date +%%s%%N >> @/starts; exit 3'\nRestart=always\nRestartSec=100ms\nRestartSteps=3\nRestartMaxDelaySec=800ms\n",
@@ -124,33 +123,9 @@ fn a_crash_loop_backs_off_and_gives_up() {
 }
 
 #[test]
-fn a_socket_starts_its_service_and_hands_itself_over() {
-    let engine = Engine::start(&[
-        ("default.target", "[Unit]\nWants=echo.socket\n"),
-        (
-            "echo.socket",
-            "[Socket]\nListenStream=@/run/deep/echo.sock\nListenFIFO=@/run/fifo\nSocketMode=0600\nFileDescriptorName=conn\nRemoveOnStop=yes\nSymlinks=@/run/link\n",
-        ),
-        ("echo.service", "[Service]\nExecStart=/bin/sh -c 'env > @/env; exec sleep 1000'\n"),
-    ]);
-    engine.until("listening", || engine.state("echo.socket") == "active/listening");
-    use std::os::unix::fs::PermissionsExt;
-    let mode = std::fs::metadata(engine.path("run/deep/echo.sock")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
-    let _connection = UnixStream::connect(engine.path("run/link")).unwrap();
-    engine.until("the service", || engine.read("env").contains("LISTEN_FDNAMES=conn:conn"));
-    assert!(engine.read("env").contains("LISTEN_FDS=2"));
-    assert!(engine.read("env").contains(&format!("LISTEN_PID={}\n", engine.pid("echo.service"))));
-    assert_eq!(engine.state("echo.socket"), "active/running");
-    drop(_connection);
-    assert_eq!(engine.job("stop", "echo.socket"), "done");
-    assert!(!engine.path("run/deep/echo.sock").exists() && !engine.path("run/link").exists());
-}
-
-#[test]
 fn what_ignores_sigterm_is_killed_with_its_children() {
     let engine = Engine::start(&[
-        ("default.target", "[Unit]\n"),
+        TARGET,
         (
             "stubborn.service",
             "[Service]\nTimeoutStopSec=1\nExecStopPost=/bin/sh -c 'echo $$SERVICE_RESULT $$EXIT_STATUS > @/post'\nExecStart=/bin/sh -c 'trap \"\" TERM; (trap \"\" TERM; while :; do sleep 1; done) & while :; do sleep 1; done'\n",
@@ -178,7 +153,7 @@ fn what_ignores_sigterm_is_killed_with_its_children() {
 #[test]
 fn five_hundred_orphans_are_reaped() {
     let engine = Engine::start(&[
-        ("default.target", "[Unit]\n"),
+        TARGET,
         (
             "orphans.service",
             "[Service]\nType=oneshot\nTasksMax=infinity\nKillMode=process\nExecStart=/bin/sh -c 'i=0; while [ $$i -lt 500 ]; do (sleep 0.5 &) ; i=$$((i+1)); done'\n",
@@ -205,7 +180,7 @@ fn short_lives(units: usize, rounds: usize) {
         })
         .collect();
     let mut all: Vec<(&str, &str)> = names.iter().zip(&texts).map(|(name, text)| (name.as_str(), text.as_str())).collect();
-    all.push(("default.target", "[Unit]\n"));
+    all.push(TARGET);
     let engine = Engine::start(&all);
     let begun = Instant::now();
     for round in 0..rounds {
@@ -274,7 +249,7 @@ fn a_reload_keeps_what_runs_and_masks_what_is_masked() {
 #[test]
 fn dependencies_pull_bind_and_propagate() {
     let engine = Engine::start(&[
-        ("default.target", "[Unit]\n"),
+        TARGET,
         ("app.service", "[Unit]\nRequires=db.service\nAfter=db.service\nConflicts=other.service\n[Service]\nExecStart=/bin/sleep 1000\n"),
         ("db.service", "[Service]\nExecStart=/bin/sleep 1000\n"),
         ("bound.service", "[Unit]\nBindsTo=db.service\nAfter=db.service\n[Service]\nExecStart=/bin/sleep 1000\n"),
@@ -291,7 +266,7 @@ fn dependencies_pull_bind_and_propagate() {
     assert_eq!(engine.job("restart", "db.service"), "done");
     engine.until("PartOf=", || engine.state("part.service") == "active/running" && engine.pid("part.service") != part);
     assert_eq!(engine.state("app.service"), "active/running", "a restart takes along what requires it");
-    let _ = Command::new("kill").args(["-KILL", &engine.pid("db.service").to_string()]).status();
+    kill(engine.pid("db.service"), "KILL");
     engine.until("BindsTo=", || engine.state("bound.service") == "inactive/dead");
     assert_eq!(engine.state("app.service"), "active/running", "Requires= does not care about an end by itself");
     assert_eq!(engine.job("start", "skip.service"), "skipped");
@@ -325,7 +300,7 @@ fn garbage_on_the_sockets_hurts_nobody() {
 fn a_service_that_closes_its_streams_or_lies_about_its_processes_hurts_itself_only() {
     let lie = "%init notify MAINPID=$$(cat @/honest.pid) READY=1 STATUS=$$(seq -s- 2000); exec sleep 1000";
     let engine = Engine::start(&[
-        ("default.target", "[Unit]\n"),
+        TARGET,
         ("honest.service", "[Service]\nExecStart=/bin/sh -c 'echo $$$$ >@/honest.pid; exec sleep 1000'\n"),
         ("closed.service", "[Service]\nExecStart=/bin/sh -c 'exec sleep 1000 <&- >&- 2>&-'\n"),
         ("liar.service", &format!("[Service]\nType=notify\nNotifyAccess=all\nExecStart=/bin/sh -c '{lie}'\n")),
@@ -349,7 +324,7 @@ fn a_service_that_closes_its_streams_or_lies_about_its_processes_hurts_itself_on
 fn a_sandbox_hides_and_protects_and_the_unsupported_is_refused() {
     let script = "for path in /usr/x /etc/x @/work/ok; do touch $$path && echo wrote $$path; done; ls /root && echo root; ls /dev | wc -l; grep CapBnd /proc/self/status";
     let engine = Engine::start(&[
-        ("default.target", "[Unit]\n"),
+        TARGET,
         (
             "boxed.service",
             &format!(
@@ -370,142 +345,9 @@ fn a_sandbox_hides_and_protects_and_the_unsupported_is_refused() {
 }
 
 #[test]
-fn a_socket_whose_service_is_skipped_gives_up_instead_of_spinning() {
-    let engine = Engine::start(&[
-        ("default.target", "[Unit]\nWants=never.socket\n"),
-        ("never.socket", "[Socket]\nListenStream=@/run/never.sock\n"),
-        ("never.service", "[Unit]\nConditionPathExists=/nowhere\n[Service]\nExecStart=/bin/true\n"),
-    ]);
-    engine.until("listening", || engine.state("never.socket") == "active/listening");
-    let _connection = UnixStream::connect(engine.path("run/never.sock")).unwrap();
-    engine.until("the trigger limit", || engine.state("never.socket") == "failed/failed");
-    assert!(engine.log().contains("triggered too often"), "{}", engine.log());
-}
-
-#[test]
-fn timers_and_idle_services_run_in_their_time() {
-    let engine = Engine::start(&[
-        ("default.target", "[Unit]\nWants=tick.timer late.service slow.service\n"),
-        ("tick.timer", "[Timer]\nOnActiveSec=200ms\nOnUnitActiveSec=300ms\nAccuracySec=1ms\n"),
-        ("tick.service", "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo tick >> @/ticks'\n"),
-        ("late.service", "[Service]\nType=idle\nExecStart=/bin/sh -c 'echo late >> @/order; exec sleep 1000'\n"),
-        ("slow.service", "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'sleep 0.5; echo slow >> @/order'\n"),
-    ]);
-    engine.until("three ticks", || engine.read("ticks").lines().count() >= 3);
-    engine.until("both", || engine.read("order").lines().count() == 2);
-    assert_eq!(engine.read("order"), "slow\nlate\n");
-}
-
-#[test]
-fn calendar_timers_fire_and_missed_runs_are_made_up_for() {
-    let engine = Engine::start(&[
-        ("default.target", "[Unit]\n"),
-        ("often.timer", "[Timer]\nOnCalendar=*:*:0/0.2\nAccuracySec=1us\n"),
-        ("often.service", "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo tick >> @/ticks'\n"),
-        ("daily.timer", "[Timer]\nOnCalendar=daily\nPersistent=yes\nAccuracySec=1us\n"),
-        ("daily.service", "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo run >> @/daily'\n"),
-        ("nowhere.timer", "[Timer]\nOnCalendar=daily Nowhere/City\n"),
-        ("nowhere.service", "[Service]\nExecStart=/bin/true\n"),
-    ]);
-    assert_eq!(engine.job("start", "often.timer"), "done");
-    engine.until("three ticks", || engine.read("ticks").lines().count() >= 3);
-    assert_eq!(engine.job("start", "daily.timer"), "done");
-    assert_eq!(engine.state("daily.timer"), "active/waiting");
-    let stamp = engine.path("stamps/daily.timer");
-    assert!(stamp.exists(), "a first start notes the time");
-    assert_eq!(engine.read("daily"), "");
-    assert_eq!(engine.job("stop", "daily.timer"), "done");
-    assert!(Command::new("touch").args(["-d", "3 days ago"]).arg(&stamp).status().unwrap().success());
-    assert_eq!(engine.job("start", "daily.timer"), "done");
-    engine.until("the missed run", || engine.read("daily") == "run\n");
-    engine.until("waiting again", || engine.state("daily.timer") == "active/waiting");
-    let timers = engine.ask(&json!({"request": "list-timers"}));
-    let daily = timers.iter().find(|timer| timer["unit"] == "daily.timer").unwrap();
-    assert!(daily["next_usec"].as_u64().unwrap() > daily["last_usec"].as_u64().unwrap(), "{daily}");
-    assert_eq!(engine.job("start", "nowhere.timer"), "done");
-    assert_eq!(engine.state("nowhere.timer"), "active/elapsed");
-    assert!(engine.log().contains("there is no time zone Nowhere/City"), "{}", engine.log());
-}
-
-#[test]
-fn paths_start_their_units_when_something_changes_there() {
-    let engine = Engine::start(&[
-        ("default.target", "[Unit]\nWants=changed.path spool.path exists.path\n"),
-        ("changed.path", "[Path]\nPathChanged=@/watched/deep/file\n"),
-        (
-            "changed.service",
-            "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo changed >> @/changes; sleep 0.2'\n",
-        ),
-        ("spool.path", "[Path]\nDirectoryNotEmpty=@/spool\nMakeDirectory=yes\nDirectoryMode=0700\nUnit=worker.service\n"),
-        (
-            "worker.service",
-            "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=oneshot\nExecStart=/bin/sh -c 'for f in @/spool/*; do cat $$f >> @/work; rm $$f; break; done'\n",
-        ),
-        ("exists.path", "[Path]\nPathExists=@/flag\nTriggerLimitBurst=5\nTriggerLimitIntervalSec=60s\n"),
-        ("exists.service", "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=oneshot\nExecStart=/bin/true\n"),
-    ]);
-    engine.until("watching", || engine.state("spool.path") == "active/waiting" && engine.state("changed.path") == "active/waiting");
-    assert!(engine.path("spool").is_dir());
-    std::fs::create_dir_all(engine.path("watched/deep")).unwrap();
-    std::fs::write(engine.path("watched/deep/file"), "1").unwrap();
-    engine.until("the first change", || engine.read("changes").lines().count() == 1);
-    // While the service runs: not lost.
-    std::fs::write(engine.path("watched/deep/file"), "2").unwrap();
-    engine.until("the second change", || engine.read("changes").lines().count() == 2);
-    for name in ["a", "b", "c"] {
-        std::fs::write(engine.path(&format!("in-{name}")), format!("{name}\n")).unwrap();
-        std::fs::rename(engine.path(&format!("in-{name}")), engine.path(&format!("spool/{name}"))).unwrap();
-    }
-    engine.until("an empty spool", || engine.read("work").lines().count() == 3);
-    engine.until("waiting", || engine.state("spool.path") == "active/waiting");
-    // What is always so is not started for ever.
-    std::fs::write(engine.path("flag"), "").unwrap();
-    engine.until("the trigger limit", || engine.state("exists.path") == "failed/failed");
-    assert!(engine.log().contains("triggered too often"), "{}", engine.log());
-    assert_eq!(engine.job("stop", "changed.path"), "done");
-    std::fs::write(engine.path("watched/deep/file"), "3").unwrap();
-    std::thread::sleep(Duration::from_millis(300));
-    assert_eq!(engine.read("changes").lines().count(), 2, "a stopped path unit sees nothing");
-}
-
-#[test]
-fn each_connection_gets_a_service_of_its_own_that_is_forgotten() {
-    use std::io::Read;
-    let engine = Engine::start(&[
-        ("default.target", "[Unit]\nWants=echo.socket\n"),
-        ("echo.socket", "[Socket]\nListenStream=@/run/echo.sock\nAccept=yes\nMaxConnections=2\n"),
-        ("echo@.service", "[Service]\nStandardInput=socket\nStandardOutput=socket\nStandardError=null\nExecStart=-/bin/cat\n"),
-    ]);
-    engine.until("listening", || engine.state("echo.socket") == "active/listening");
-    let connect = || UnixStream::connect(engine.path("run/echo.sock")).unwrap();
-    let echo = |stream: &mut UnixStream| {
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        if stream.write_all(b"hello\n").is_err() {
-            return false;
-        }
-        let mut answer = [0_u8; 6];
-        stream.read_exact(&mut answer).map(|()| answer == *b"hello\n").unwrap_or(false)
-    };
-    let (mut first, mut second) = (connect(), connect());
-    assert!(echo(&mut first) && echo(&mut second));
-    assert_eq!(engine.show("echo.socket", "StatusText"), "Accepted: 2; Connected: 2");
-    let mut third = connect();
-    assert!(!echo(&mut third), "MaxConnections=");
-    drop((first, second));
-    engine.until("the end of both", || engine.show("echo.socket", "StatusText") == "Accepted: 3; Connected: 0");
-    for _ in 0..20 {
-        assert!(echo(&mut connect()));
-        engine.until("its end", || engine.show("echo.socket", "StatusText").ends_with("Connected: 0"));
-    }
-    let all = || engine.ask(&json!({"request": "list-units", "all": true, "patterns": ["echo@*"]}));
-    engine.until("that nothing is left of them", || all().len() == 1);
-    assert_eq!(engine.state("echo.socket"), "active/listening");
-}
-
-#[test]
 fn a_direct_restart_is_hidden_from_what_is_bound_to_it() {
     let engine = Engine::start(&[
-        ("default.target", "[Unit]\n"),
+        TARGET,
         (
             "flaky.service",
             "[Service]\nRestart=always\nRestartSec=100ms\nRestartMode=direct\nExecStart=/bin/sh -c 'echo up >> @/ups; exec sleep 1000'\n",
@@ -515,7 +357,7 @@ fn a_direct_restart_is_hidden_from_what_is_bound_to_it() {
     assert_eq!(engine.job("start", "bound.service"), "done");
     let pid = engine.pid("bound.service");
     engine.until("the first start", || engine.read("ups").lines().count() == 1);
-    assert!(Command::new("kill").args(["-KILL", &engine.pid("flaky.service").to_string()]).status().unwrap().success());
+    kill(engine.pid("flaky.service"), "KILL");
     engine.until("the second start", || engine.read("ups").lines().count() == 2);
     engine.until("up", || engine.state("flaky.service") == "active/running");
     assert_eq!((engine.state("bound.service").as_str(), engine.pid("bound.service")), ("active/running", pid));

@@ -5,20 +5,12 @@
 
 use std::process::Command;
 
-#[path = "support/unit_lines.rs"]
-#[allow(dead_code, reason = "only its numbers are used here")]
-mod unit_lines;
+#[path = "support/tools.rs"]
+mod tools;
 
+use tools::{Numbers, missing};
 use unit_files::memory::MemorySource;
 use unit_files::{HostFacts, LoadState, Loader, UnitName};
-use unit_lines::Numbers;
-
-/// A test that has shown nothing must not look as if it had.
-fn missing(program: &str) {
-    let may_skip = std::env::var_os("GARBOARD_TESTS_MAY_SKIP").is_some();
-    assert!(may_skip, "{program} is not installed; set GARBOARD_TESTS_MAY_SKIP=1 to go without this test");
-    eprintln!("SKIPPED: {program} is not installed: nothing compared");
-}
 
 /// Standard output of a tool, and whether it was content; `None` where it is not installed.
 fn tool(program: &str, arguments: &[&str]) -> Option<(bool, String)> {

@@ -308,11 +308,12 @@ fn read_from(segment: &Segment, offset: u64) -> io::Result<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::logs::store::{Limits, Store};
 
-    fn entry<'a>(unit: &'a str, message: &'a str, realtime: u64) -> Entry<'a> {
+    /// A line of a service.
+    pub fn entry<'a>(unit: &'a str, message: &'a str, realtime: u64) -> Entry<'a> {
         Entry {
             realtime,
             monotonic: realtime,

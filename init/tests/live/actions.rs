@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::engine::Engine;
-
-const TARGET: (&str, &str) = ("default.target", "[Unit]\n");
+use crate::engine::{Engine, TARGET};
 
 #[test]
 fn a_failure_isolates_emergency_as_initrds_do() {

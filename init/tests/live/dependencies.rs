@@ -1,15 +1,8 @@
 //! Dependencies at work: asserts, what is held up or stopped when nobody needs it, what follows a success, cycles, sidekicks.
 
-use std::process::Command;
+use crate::engine::{Engine, TARGET, kill};
 
-use crate::engine::Engine;
-
-const TARGET: (&str, &str) = ("default.target", "[Unit]\n");
 const SLEEP: &str = "[Service]\nExecStart=/bin/sleep 1000\n";
-
-fn kill(pid: i32) {
-    assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
-}
 
 #[test]
 fn a_failed_assert_fails_the_job_and_what_requires_it_and_a_failed_condition_does_not() {
@@ -55,13 +48,13 @@ fn what_is_upheld_comes_back_and_what_nobody_needs_goes() {
     assert_eq!(engine.job("start", "user.service"), "done");
     engine.until("what it holds", || engine.pid("held.service") > 0);
     let first = engine.pid("held.service");
-    kill(first);
+    kill(first, "KILL");
     engine.until("that it comes back", || !["0", &first.to_string()].contains(&engine.show("held.service", "MainPID").as_str()));
     assert_eq!(engine.job("stop", "holder.service"), "done");
     assert_eq!(engine.state("helper.service"), "active/running", "user.service needs it");
     assert_eq!(engine.job("stop", "user.service"), "done");
     engine.until("that it goes", || engine.state("helper.service") == "inactive/dead");
-    kill(engine.pid("held.service"));
+    kill(engine.pid("held.service"), "KILL");
     engine.until("that it stays down", || engine.state("held.service").starts_with("failed"));
 }
 

@@ -8,6 +8,7 @@
 mod engine;
 
 mod actions;
+mod activation;
 mod dependencies;
 mod messages;
 mod misbehaviour;

@@ -1,11 +1,8 @@
 //! What services say through the notify socket: readiness, reloads, the watchdog, stored fds, words of children that end at once.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::engine::Engine;
-
-const TARGET: (&str, &str) = ("default.target", "[Unit]\n");
+use crate::engine::{Engine, TARGET, kill};
 
 #[test]
 fn a_service_that_stops_reporting_is_killed_by_the_watchdog_and_restarted() {
@@ -60,7 +57,7 @@ fn a_reload_is_over_when_the_service_says_so() {
     assert_eq!(engine.read("log.txt"), "reloaded\n");
     assert_eq!((engine.state("reloads.service").as_str(), engine.pid("reloads.service")), ("active/running", pid));
     // Nobody asked: it says by itself that it reads its configuration again.
-    assert!(Command::new("kill").args(["-USR1", &pid.to_string()]).status().unwrap().success());
+    kill(pid, "USR1");
     engine.until("reloading", || engine.state("reloads.service") == "reloading/reload-notify");
     engine.until("running", || engine.state("reloads.service") == "active/running");
     // One that never answers fails its reload and runs on.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, TARGET, kill};
 
 /// Stands for podman: `run` tells PID 1 through the socket that conmon is the main process and the container is up, as
 /// `--sdnotify=conmon -d` does, and the container lives on in a group of its own below the unit's.
@@ -118,7 +118,7 @@ fn quadlet_output_runs_stops_and_comes_back() {
 
     // The container dies: podman's leftovers are removed, and it is run again.
     let conmon = engine.pid("web.service");
-    assert!(Command::new("kill").args(["-KILL", &conmon.to_string()]).status().unwrap().success());
+    kill(conmon, "KILL");
     engine.until("another one", || {
         engine.read("podman").matches("run --name").count() == 2 && engine.state("web.service") == "active/running"
     });
@@ -139,7 +139,7 @@ fn a_mount_is_made_noticed_and_undone_and_units_wait_for_it() {
     let engine = Engine::start_after(
         "mount --make-rprivate /",
         &[
-            ("default.target", "[Unit]\n"),
+            TARGET,
             (
                 "tmp-garboard\\x2dmount\\x2dtest.mount",
                 "[Unit]\nDefaultDependencies=no\n[Mount]\nWhat=none\nWhere=/tmp/garboard-mount-test\nType=tmpfs\nOptions=size=1M,mode=0751\nReadWriteOnly=yes\nDirectoryMode=0700\n",
@@ -187,7 +187,7 @@ fn a_mount_is_made_noticed_and_undone_and_units_wait_for_it() {
 #[test]
 fn swap_and_automount_units_are_said_not_to_be_run() {
     let engine = Engine::start(&[
-        ("default.target", "[Unit]\n"),
+        TARGET,
         ("swapfile.swap", "[Unit]\nDefaultDependencies=no\n[Swap]\nWhat=/swapfile\nPriority=5\n"),
         ("srv.automount", "[Unit]\nDefaultDependencies=no\n[Automount]\nWhere=/srv\n"),
         ("srv.mount", "[Unit]\nDefaultDependencies=no\n[Mount]\nWhat=none\nWhere=/srv\nType=tmpfs\n"),

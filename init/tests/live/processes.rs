@@ -1,8 +1,6 @@
 //! What a process is started with: limits, environment, directories, its place in the control group, the signal of a restart.
 
-use crate::engine::Engine;
-
-const TARGET: (&str, &str) = ("default.target", "[Unit]\n");
+use crate::engine::{Engine, TARGET};
 
 #[test]
 fn every_limit_reaches_the_process() {

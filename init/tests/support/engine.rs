@@ -23,7 +23,16 @@ pub struct Engine {
     pub group: PathBuf,
 }
 
-fn cgroup2() -> PathBuf {
+/// A unit to boot into that wants nothing.
+pub const TARGET: (&str, &str) = ("default.target", "[Unit]\n");
+
+/// Sends a process a signal: `KILL`.
+pub fn kill(pid: impl std::fmt::Display, signal: &str) {
+    assert!(Command::new("kill").args([format!("-{signal}"), pid.to_string()]).status().unwrap().success());
+}
+
+/// Where the cgroup v2 hierarchy is.
+pub fn cgroup2() -> PathBuf {
     let text = std::fs::read_to_string("/proc/self/mounts").unwrap();
     let mount = text.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|fields| fields[2] == "cgroup2");
     PathBuf::from(mount.expect("these tests need a cgroup v2 hierarchy")[1])

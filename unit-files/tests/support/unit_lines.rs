@@ -1,19 +1,5 @@
 //! What generated units are made of: lines as people write them, right and wrong.
 
-/// A small deterministic stream of numbers, so that every run compares the same corpus.
-pub struct Numbers(pub u64);
-
-impl Numbers {
-    pub fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(self.0 >> 33).unwrap() % end
-    }
-
-    pub fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
-        from[self.below(from.len())]
-    }
-}
-
 /// Lines about which we say something else than systemd on purpose, and why.
 pub const ACCEPTED: [(&str, &str); 5] = [
     ("After=bad@@name", "systemd leaves such a name out and says nothing"),

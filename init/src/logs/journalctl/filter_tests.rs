@@ -49,8 +49,12 @@ fn store() -> tempfile::TempDir {
 
 /// Boot and minute of the entries that a command line selects, in the order shown; `_` in the line is a blank within a word.
 fn shown(store: &Path, line: &str) -> Vec<String> {
-    let args: Vec<String> = line.split_whitespace().map(|word| word.replace('_', " ")).collect();
-    let mut request = args::parse(&args, NOON + 30 * MINUTE).unwrap();
+    selected(store, &line.split_whitespace().map(|word| word.replace('_', " ")).collect::<Vec<_>>())
+}
+
+/// The same of words as they are.
+fn selected(store: &Path, args: &[String]) -> Vec<String> {
+    let mut request = args::parse(args, NOON + 30 * MINUTE).unwrap();
     if let Some(choice) = &request.boot {
         request.filter.boot = Some(find_boot(store, choice, false).unwrap().unwrap());
     }
@@ -66,7 +70,7 @@ fn shown(store: &Path, line: &str) -> Vec<String> {
             ControlFlow::Continue(())
         })
         .unwrap();
-        assert_eq!(forwards, lines, "{line}");
+        assert_eq!(forwards, lines, "{args:?}");
     }
     lines.iter().map(|line| String::from_utf8_lossy(&line.message).split(' ').next().unwrap().to_owned()).collect()
 }
@@ -120,14 +124,7 @@ fn options_select_by_time_priority_boot_unit_and_transport_and_all_together() {
         ("SYSLOG_IDENTIFIER=postgres", "1.5 2.5 3.5"),
         ("_BOOT_ID=01010101010101010101010101010101", "1.0 1.1 1.2 1.3 1.4 1.5 1.6 1.7"),
     ] {
-        let request = args::parse(&[field.to_owned()], NOON).unwrap();
-        let boot = request.boot.as_ref().map(|choice| find_boot(store.path(), choice, false).unwrap().unwrap());
-        let filter = Filter { boot: request.filter.boot.or(boot), ..request.filter };
-        let mut lines = query::backward(store.path(), &filter, usize::MAX, u64::MAX).unwrap();
-        lines.reverse();
-        let found: Vec<String> =
-            lines.iter().map(|line| String::from_utf8_lossy(&line.message).split(' ').next().unwrap().to_owned()).collect();
-        assert_eq!(found.join(" "), wanted, "journalctl {field}");
+        assert_eq!(selected(store.path(), &[field.to_owned()]).join(" "), wanted, "journalctl {field}");
     }
 }
 
@@ -169,20 +166,7 @@ fn who_follows_sees_the_next_boot_too() {
         let mut writer = Store::open(store.path(), limits, [boot; 16]).unwrap();
         for number in 0..5 {
             for unit in ["web.service", "db.service"] {
-                let message = number.to_string();
-                writer.append(&Entry {
-                    realtime: NOON,
-                    monotonic: 0,
-                    pid: 1,
-                    uid: None,
-                    priority: 6,
-                    source: Source::Stdout,
-                    unit,
-                    identifier: "x",
-                    message: message.as_bytes(),
-                    kernel_sequence: None,
-                    invocation: "",
-                });
+                writer.append(&query::tests::entry(unit, &number.to_string(), NOON));
                 writer.flush();
             }
             if number % 2 == 0 {
