@@ -39,6 +39,13 @@ impl Web {
     pub fn url(&self) -> String {
         format!("http://10.0.2.2:{}/", self.port)
     }
+
+    /// A cloud-config with which a machine takes its updates from here; `settings` are further lines of `garboard.update`.
+    #[must_use]
+    pub fn user_data(&self, settings: &str) -> String {
+        let settings: String = settings.lines().map(|line| format!("    {line}\n")).collect();
+        format!("#cloud-config\ngarboard:\n  update:\n    server: {}\n{settings}", self.url())
+    }
 }
 
 fn answer(mut stream: &TcpStream, directory: &Path) -> io::Result<()> {

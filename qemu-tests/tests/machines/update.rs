@@ -19,19 +19,23 @@ fn with_unit(command: &str) -> String {
     )
 }
 
-fn user_data(web: &Web) -> String {
-    format!("#cloud-config\ngarboard:\n  update:\n    server: {}\n    interval: 3600\n", web.url())
-}
-
 /// Waits until a version runs and the agent has understood what became of the last update.
-fn runs(host: &mut Guest, version: &str, slot: &str) {
+pub(crate) fn runs(host: &mut Guest, version: &str, slot: &str) {
     host.wait_for_ssh();
     host.eventually(&format!("sudo update-agent status | grep -q 'version: *{version} (slot {slot})'"));
 }
 
 /// A machine with 1.0, which looks for releases as soon as it is up.
 fn machine(shop: &Shop, web: &Web) -> Setup {
-    Setup::of_image(&shop.build("1.0", "")).user_data(&user_data(web))
+    Setup::of_image(&shop.build("1.0", "")).user_data(&web.user_data("interval: 3600\n"))
+}
+
+/// Starts it, and waits until its first version is up and answers.
+pub(crate) fn up(setup: Setup) -> Guest {
+    let mut host = setup.start();
+    host.wait_for("garboard: boot-complete version=1.0 slot=a");
+    host.wait_for_ssh();
+    host
 }
 
 /// 1.0 finds 1.1 by itself, reboots into it and keeps it; it is pinned there; then 1.2 is taken, and somebody goes back from it.
@@ -159,10 +163,7 @@ fn a_machine_waits_for_its_wave_and_repairs_its_entries() {
     let _ = shop.build("1.1", "");
     shop.publish_with("1.1", &["--hold"]);
     let web = Web::serve(Path::new(&shop.path("repo")));
-    let data = format!("#cloud-config\ngarboard:\n  update:\n    server: {}\n    interval: 20\n", web.url());
-    let mut host = Setup::of_image(&shop.build("1.0", "")).user_data(&data).start();
-    host.wait_for("garboard: boot-complete version=1.0 slot=a");
-    host.wait_for_ssh();
+    let mut host = up(Setup::of_image(&shop.build("1.0", "")).user_data(&web.user_data("interval: 20\n")));
     host.eventually("sudo update-agent why | grep -q 'paused'");
     shop.publish_with("1.1", &["--wave", "100%@100h"]);
     host.eventually("sudo update-agent why | grep -q 'reaches this host'");
@@ -201,7 +202,7 @@ fn an_update_survives_power_cuts() {
     let image = shop.build("1.0", "");
     shop.release("1.1", "");
     let web = Web::serve(Path::new(&shop.path("repo")));
-    let data = user_data(&web).replace("    interval", "    automatic: false\n    reboot_strategy: off\n    interval");
+    let data = web.user_data("automatic: false\nreboot_strategy: off\n");
     let mut host = Setup::of_image(&image).user_data(&data).start();
     for point in 0..20_u64 {
         host.wait_for("garboard: boot-complete version=1.");
@@ -231,7 +232,7 @@ fn twenty_updates_in_a_row() {
     let image = shop.build("1.0", "");
     shop.publish("1.0");
     let web = Web::serve(Path::new(&shop.path("repo")));
-    let mut host = Setup::of_image(&image).user_data(&user_data(&web)).start();
+    let mut host = Setup::of_image(&image).user_data(&web.user_data("interval: 3600\n")).start();
     host.wait_for("garboard: boot-complete version=1.0 slot=a");
     host.wait_for_ssh();
     host.ok("sudo mkdir -p /media/state/units/update-agent.service.d");
@@ -256,8 +257,7 @@ fn a_full_esp_is_refused_and_a_full_state_is_not() {
     let image = shop.build("1.0", "");
     shop.release("1.1", "");
     let web = Web::serve(Path::new(&shop.path("repo")));
-    let data = user_data(&web).replace("    interval", "    automatic: false\n    interval");
-    let mut host = Setup::of_image(&image).user_data(&data).start();
+    let mut host = Setup::of_image(&image).user_data(&web.user_data("automatic: false\n")).start();
     host.wait_for("garboard: boot-complete version=1.0 slot=a");
     runs(&mut host, "1.0", "a");
     host.ok("sudo mount /dev/vda1 /boot; sudo dd if=/dev/zero of=/boot/filler bs=1M count=110 2>/dev/null || true; sudo umount /boot");

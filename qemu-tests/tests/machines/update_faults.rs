@@ -1,10 +1,13 @@
-//! New versions that are bad in ways of their own: a machine that hangs, a kernel that the firmware cannot load, Docker or etcd that
-//! never come up. Each time the machine is back on the version before by itself. `make test-long`.
+//! New versions that are bad in ways of their own: a machine that hangs, one that never gets healthy, a corrupt root, a kernel that the
+//! firmware cannot load, Docker or etcd that never come up. Each time the machine is back on the version before by itself.
+//! `make test-long`.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use qemu_tests::{Guest, Setup, Shop, Web};
+
+use super::update::{damage, runs, up};
 
 const GATE: &str = "[[file]]\npath = \"/etc/garboard/health.toml\"\ncontent = \"settle = 2\\ndeadline = 60\\n\"\n";
 
@@ -12,8 +15,7 @@ const GATE: &str = "[[file]]\npath = \"/etc/garboard/health.toml\"\ncontent = \"
 fn machine(shop: &Shop, web: &Web, lines: &str, reboot: bool, trouble: &[&'static str]) -> Setup {
     let image = shop.build("1.0", lines);
     let strategy = if reboot { "reboot" } else { "off" };
-    let data =
-        format!("#cloud-config\ngarboard:\n  update:\n    server: {}\n    automatic: false\n    reboot_strategy: {strategy}\n", web.url());
+    let data = web.user_data(&format!("automatic: false\nreboot_strategy: {strategy}\n"));
     trouble.iter().copied().fold(Setup::of_image(&image), Setup::expect_trouble).user_data(&data)
 }
 
@@ -25,8 +27,7 @@ fn update(host: &Guest) {
 
 fn is_back(host: &mut Guest, why: &str) {
     host.wait_for("garboard: boot-complete version=1.0 slot=a");
-    host.wait_for_ssh();
-    host.eventually("sudo update-agent status | grep -q 'version: *1.0 (slot a)'");
+    runs(host, "1.0", "a");
     host.eventually(&format!("sudo update-agent history | grep -q 'failed.*1.1.*{why}'"));
     let said = host.ok("sudo update-agent update");
     assert!(said.contains("failed on this host and is not tried again"), "{said}");
@@ -48,9 +49,7 @@ fn is_reset_by_the_watchdog(lines: &str, hang: &str) {
     let web = Web::serve(Path::new(&shop.path("repo")));
     let trouble = ["hanging", "rcu", "watchdog", "soft lockup", "hung", "stall"];
     let setup = machine(&shop, &web, &format!("{watchdog}{GATE}"), true, &trouble);
-    let mut host = setup.device("i6300esb").start();
-    host.wait_for("garboard: boot-complete version=1.0 slot=a");
-    host.wait_for_ssh();
+    let mut host = up(setup.device("i6300esb"));
     update(&host);
     host.wait_for("hanging");
     // 1.0, three times 1.1, 1.0.
@@ -120,12 +119,10 @@ fn a_version_whose_root_is_corrupt_is_given_up() {
     let web = Web::serve(Path::new(&shop.path("repo")));
     let setup = machine(&shop, &web, GATE, false, &["is corrupted", "erofs", "I/O error", "is damaged", "Kernel panic", "boot-failed"]);
     let image = setup.image().to_owned();
-    let mut host = setup.start();
-    host.wait_for("garboard: boot-complete version=1.0 slot=a");
-    host.wait_for_ssh();
+    let mut host = up(setup);
     host.ok("sudo update-agent update");
     host.press_power_button();
-    super::update::damage(&host, &image, 4);
+    damage(&host, &image, 4);
     host.power_on();
     is_back(&mut host, "");
 }
@@ -138,9 +135,7 @@ fn a_version_that_the_firmware_cannot_load_is_given_up() {
     shop.release("1.1", GATE);
     let web = Web::serve(Path::new(&shop.path("repo")));
     let setup = machine(&shop, &web, GATE, false, &["Failed to start boot entry", "Load error"]);
-    let mut host = setup.start();
-    host.wait_for("garboard: boot-complete version=1.0 slot=a");
-    host.wait_for_ssh();
+    let mut host = up(setup);
     host.ok("sudo update-agent update");
     // The stub stays, what it starts does not: past the copy and the check, as a disk may do it.
     host.ok("sudo systemctl stop update-agent; sudo mount /dev/vda1 /boot; \
@@ -160,9 +155,7 @@ fn does_not_come_up(unit: &str, reason: &str) {
     let web = Web::serve(Path::new(&shop.path("repo")));
     let trouble = ["boot-failed", "docker", "etcd", "Failed", "containerd"];
     let setup = machine(&shop, &web, GATE, true, &trouble);
-    let mut host = setup.size(2, 2048).start();
-    host.wait_for("garboard: boot-complete version=1.0 slot=a");
-    host.wait_for_ssh();
+    let mut host = up(setup.size(2, 2048));
     update(&host);
     host.wait_for(&format!("garboard: boot-failed version=1.1 slot=b reason={reason}"));
     let failed = Instant::now();

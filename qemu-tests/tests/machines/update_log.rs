@@ -217,7 +217,7 @@ fn every_cut_of_a_real_update_boots_the_old_or_the_new_version() {
     shop.release("1.1", "");
     let releases = ["1.0", "1.1"].map(|version| Release::read(&shop, version));
     let web = Web::serve(Path::new(&shop.path("repo")));
-    let data = format!("#cloud-config\ngarboard:\n  update:\n    server: {}\n", web.url());
+    let data = web.user_data("");
     let log_path = Path::new(&shop.path("writes.log")).to_owned();
 
     let mut host = Setup::of_image(&image_path).disk_gib(DISK_GIB).user_data(&data).write_log(&log_path).start();
