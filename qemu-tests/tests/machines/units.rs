@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use qemu_tests::{Guest, Setup};
 
-const UNITS: [(&str, &str); 19] = [
+const UNITS: [(&str, &str); 25] = [
     ("simple.service", "[Service]\nExecStart=/usr/bin/sleep 100000\n"),
     ("sidekick.service", "[Unit]\nBindsTo=simple.service\nAfter=simple.service\n[Service]\nExecStart=/usr/bin/sleep 100000\n"),
     ("exec.service", "[Service]\nType=exec\nExecStart=/usr/bin/sleep 100000\n"),
@@ -22,6 +22,37 @@ const UNITS: [(&str, &str); 19] = [
         "notify.service",
         "[Service]\nType=notify\nNotifyAccess=all\n\
          ExecStart=/usr/bin/sh -c 'sleep 1; echo ready > /run/notified; /usr/lib/garboard/init notify READY=1; exec sleep 100000'\n",
+    ),
+    (
+        "reloads.service",
+        "[Service]\nType=notify-reload\nNotifyAccess=all\n\
+         ExecStart=/usr/bin/bash -c 'say=\"/usr/lib/garboard/init notify\"; \
+         trap \"$$say RELOADING=1; sleep 1; echo reloaded >> /run/reloaded; $$say READY=1\" HUP; $$say READY=1; while :; do sleep 0.1; done'\n",
+    ),
+    (
+        "knobs.service",
+        "[Service]\nCPUWeight=50\nCPUQuota=150%\nAllowedCPUs=0\nMemoryMin=1M\nMemoryLow=2M\nMemoryHigh=30M\nMemoryMax=40M\n\
+         TasksMax=77\nIOWeight=300\nIOReadBandwidthMax=/dev/vda 50M\nExecStart=/usr/bin/sleep 100000\n",
+    ),
+    (
+        "weighed.service",
+        "[Unit]\nDescription=Has a weight of its own at boot\n[Service]\nCPUWeight=50\nStartupCPUWeight=900\n\
+         ExecStartPre=/usr/bin/sh -c 'cat /sys/fs/cgroup/system.slice/weighed.service/cpu.weight > /run/weighed'\n\
+         ExecStart=/usr/bin/sleep 100000\n[Install]\nWantedBy=multi-user.target\n",
+    ),
+    (
+        "bomb.service",
+        "[Service]\nTasksMax=200\nTimeoutStopSec=2\nExecStart=/usr/bin/bash -c 'trap \"\" TERM; b() { b | b & b; }; while :; do b; sleep 0.1; done' \n\
+         StandardError=null\n",
+    ),
+    (
+        "greedy.service",
+        "[Service]\nMemoryMax=20M\nMemorySwapMax=0\nOOMPolicy=stop\nExecStart=/usr/bin/sh -c 'tail /dev/zero; sleep 100000'\n",
+    ),
+    (
+        "loop.service",
+        "[Unit]\nStartLimitBurst=6\nStartLimitIntervalSec=60\n[Service]\nRestart=always\nRestartSec=200ms\nRestartSteps=4\n\
+         RestartMaxDelaySec=3200ms\nExecStart=/usr/bin/sh -c 'cut -d. -f1,2 /proc/uptime | cut -d\" \" -f1 >> /run/starts; exit 1'\n",
     ),
     ("echo.socket", "[Socket]\nListenStream=127.0.0.1:7777\nAccept=yes\n"),
     ("echo@.service", "[Service]\nStandardInput=socket\nExecStart=/usr/bin/head -n 1\n"),
@@ -55,7 +86,13 @@ fn say(host: &Guest, port: u16, line: &str) -> String {
 
 #[test]
 fn units_of_every_kind_a_power_cut_while_logging_and_a_unit_that_will_not_stop() {
-    let mut host = Setup::of("tiny").expect_trouble("stuck.service").expect_trouble("exec.service").start();
+    let mut host = Setup::of("tiny")
+        .expect_trouble("stuck.service")
+        .expect_trouble("exec.service")
+        .expect_trouble("greedy.service")
+        .expect_trouble("loop.service")
+        .expect_trouble("noise.service")
+        .start();
     host.wait_for_boot();
     host.wait_for_ssh();
     for (name, text) in UNITS {
@@ -72,6 +109,69 @@ fn units_of_every_kind_a_power_cut_while_logging_and_a_unit_that_will_not_stop()
     assert_eq!(host.ok("systemctl is-active sidekick || true"), "inactive", "it is bound to simple.service");
     host.ok("sudo systemctl kill -s KILL exec");
     host.eventually("systemctl is-failed exec");
+
+    // A reload is over when the service says so.
+    host.ok("sudo systemctl start reloads && sudo systemctl reload reloads");
+    assert_eq!(host.ok("cat /run/reloaded"), "reloaded");
+
+    // Every knob is in the kernel.
+    host.ok("sudo systemctl start knobs");
+    let disk = host.ok("cat /sys/block/vda/dev");
+    for (file, value) in [
+        ("cpu.weight", "50"),
+        ("cpu.max", "150000 100000"),
+        ("cpuset.cpus", "0"),
+        ("memory.min", "1048576"),
+        ("memory.low", "2097152"),
+        ("memory.high", "31457280"),
+        ("memory.max", "41943040"),
+        ("pids.max", "77"),
+    ] {
+        assert_eq!(host.ok(&format!("cat /sys/fs/cgroup/system.slice/knobs.service/{file}")), value, "{file}");
+    }
+    let limit = host.ok("cat /sys/fs/cgroup/system.slice/knobs.service/io.max");
+    assert!(limit.starts_with(&format!("{disk} rbps=50000000")), "{limit}");
+
+    // What forks without end and what eats memory hurt themselves only.
+    host.ok("sudo systemctl start bomb");
+    host.eventually("grep -qv '^max 0$' /sys/fs/cgroup/system.slice/bomb.service/pids.events");
+    host.ok("systemctl is-active simple knobs ssh >/dev/null");
+    let begun = Instant::now();
+    host.ok("sudo systemctl stop bomb");
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    host.ok("test ! -e /sys/fs/cgroup/system.slice/bomb.service");
+    host.ok("sudo systemctl start greedy");
+    host.eventually("test $(systemctl show -p Result --value greedy) = oom-kill");
+    host.ok("systemctl is-active simple >/dev/null; sudo systemctl reset-failed");
+
+    // It backs off, and is given up: five delays of 0.2 s that double.
+    host.ok("sudo systemctl start --no-block loop");
+    host.eventually("test $(systemctl show -p Result --value loop) = start-limit-hit");
+    let starts: Vec<f64> = host.ok("cat /run/starts").lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(starts.len(), 6, "{starts:?}");
+    for (pair, delay) in starts.windows(2).zip([0.2, 0.4, 0.8, 1.6, 3.2]) {
+        assert!(pair[1] - pair[0] > delay - 0.02, "{starts:?} should double");
+    }
+    host.ok("sudo systemctl reset-failed");
+
+    // Links to the disks, names and zones, a VLAN made by the kernel.
+    for link in ["by-partlabel/state", "by-label/state", "by-partlabel/root-a"] {
+        host.ok(&format!("test -b /dev/disk/{link} || ls -R /dev/disk"));
+    }
+    assert_eq!(host.ok("readlink -f /dev/disk/by-partuuid/$(lsblk -no PARTUUID /dev/vda1)"), "/dev/vda1");
+    host.ok("sudo hostnamectl set-hostname rack7 && test $(cat /etc/hostname) = rack7 && test $(uname -n) = rack7");
+    host.ok("sudo timedatectl set-timezone Europe/Berlin && date +%Z | grep -q CE && readlink /etc/localtime | grep -q Europe/Berlin");
+    assert!(host.ok("timedatectl").contains("Europe/Berlin"));
+    host.ok("printf '[NetDev]\\nName=v7\\nKind=vlan\\n[VLAN]\\nId=7\\n' | sudo tee /etc/systemd/network/10-v7.netdev >/dev/null");
+    host.ok("printf '[Match]\\nName=e*\\n[Network]\\nDHCP=ipv4\\nVLAN=v7\\n' | sudo tee /etc/systemd/network/05-nic.network >/dev/null");
+    host.ok("printf '[Match]\\nName=v7\\n[Network]\\nAddress=10.7.0.2/24\\n' | sudo tee /etc/systemd/network/06-v7.network >/dev/null");
+    host.eventually("sudo grep -q 'VID: 7' /proc/net/vlan/v7");
+    host.eventually("ip -4 addr show dev v7 | grep -q 10.7.0.2/24");
+
+    // For the next boots: a weight that holds only during them, a unit of any bytes that they want, firmware of the operator's.
+    host.ok("sudo mkdir -p /media/state/firmware /etc/systemd/system/multi-user.target.wants");
+    host.ok("head -c 20000 /dev/urandom | sudo tee /media/state/units/noise.service >/dev/null");
+    host.ok("sudo ln -s /media/state/units/noise.service /etc/systemd/system/multi-user.target.wants/noise.service; sync");
 
     // The kernel asks our filters for every device and every packet; the user has a number and no name.
     host.ok("sudo systemctl start filtered");
@@ -102,6 +202,11 @@ fn units_of_every_kind_a_power_cut_while_logging_and_a_unit_that_will_not_stop()
     host.power_on();
     host.wait_for_boot();
     host.wait_for_ssh();
+    assert_eq!(host.ok("cat /run/weighed"), "900", "while the machine came up");
+    assert_eq!(host.ok("cat /sys/fs/cgroup/system.slice/weighed.service/cpu.weight"), "50", "afterwards");
+    assert_eq!(host.ok("systemctl show -p LoadState --value noise.service"), "bad-setting", "it was wanted, and stopped nothing");
+    assert_eq!(host.ok("cat /sys/module/firmware_class/parameters/path"), "/media/state/firmware");
+    assert_eq!(host.ok("uname -n"), "rack7");
     let lines = host.ok("journalctl -u talker -b -1 -o cat -q --no-pager");
     // PID 1 says something of the unit, too.
     let lines: Vec<&str> = lines.lines().filter(|line| line.starts_with("line ")).collect();
