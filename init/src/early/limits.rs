@@ -25,10 +25,11 @@ pub(super) fn set() -> Vec<String> {
     if let Err(error) = reboot(RebootCommand::CadOff) {
         notes.push(format!("cannot take over Ctrl-Alt-Del: {error}"));
     }
-    for (path, value) in [("/proc/self/oom_score_adj", "-1000"), ("/proc/sys/kernel/core_pattern", "|/bin/false")] {
-        if let Err(error) = fs::write(path, value) {
-            notes.push(format!("cannot write {value} to {path}: {error}"));
-        }
+    // Its oom_score_adj stays 0: the kernel never picks PID 1 (`oom_unkillable_task` in mm/oom_kill.c), and whatever is lowered here
+    // every process of the host would inherit, until none is left that can be killed.
+    let (path, value) = ("/proc/sys/kernel/core_pattern", "|/bin/false");
+    if let Err(error) = fs::write(path, value) {
+        notes.push(format!("cannot write {value} to {path}: {error}"));
     }
     if let Err(error) = shrink_reserve() {
         notes.push(format!("cannot set {RESERVE}: {error}"));

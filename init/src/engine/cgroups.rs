@@ -267,10 +267,16 @@ impl Cgroups {
         text.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok())
     }
 
+    /// The file that changes when the kernel kills something in it for want of memory; other things change it, too.
+    #[must_use]
+    pub fn memory_events(&self, relative: &str) -> PathBuf {
+        self.root.join(relative).join("memory.events")
+    }
+
     /// How often the kernel killed something in it for want of memory.
     #[must_use]
     pub fn oom_kills(&self, relative: &str) -> u64 {
-        let text = std::fs::read_to_string(self.root.join(relative).join("memory.events")).unwrap_or_default();
+        let text = std::fs::read_to_string(self.memory_events(relative)).unwrap_or_default();
         text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok()).unwrap_or(0)
     }
 

@@ -220,7 +220,7 @@ impl Manager {
                     condition_failed: None,
                     limiter: StartLimiter::default(),
                     cgroup: None,
-                    watch: None,
+                    watches: Vec::new(),
                     stored_fds: Vec::new(),
                     oom_kills: 0,
                     connection: None,

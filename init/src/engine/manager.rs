@@ -60,7 +60,8 @@ pub(super) struct Runtime {
     pub condition_failed: Option<String>,
     pub limiter: StartLimiter,
     pub cgroup: Option<String>,
-    pub watch: Option<i32>,
+    /// Of its control group's `cgroup.events` and `memory.events`.
+    pub watches: Vec<i32>,
     pub stored_fds: Vec<(String, OwnedFd)>,
     pub oom_kills: u64,
     /// What it serves, with `Accept=yes`.
@@ -86,7 +87,10 @@ impl Runtime {
 /// What an inotify watch is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Watch {
-    Cgroup(UnitId),
+    /// Whether there are processes in a unit's control group.
+    Processes(UnitId),
+    /// What happens to its memory.
+    Memory(UnitId),
 }
 
 /// The engine.
@@ -427,8 +431,12 @@ impl Manager {
             hit.insert(event.wd());
         }
         for descriptor in hit {
-            let Some(Watch::Cgroup(unit)) = self.watches.get(&descriptor).copied() else { continue };
-            self.cgroup_changed(unit);
+            match self.watches.get(&descriptor).copied() {
+                Some(Watch::Processes(unit)) => self.cgroup_changed(unit),
+                // Not only a process that PID 1 started may be the one that was killed.
+                Some(Watch::Memory(unit)) if self.was_out_of_memory(unit) => self.service_event(unit, Event::OutOfMemory),
+                Some(Watch::Memory(_)) | None => {}
+            }
         }
     }
 }

@@ -146,15 +146,19 @@ impl Manager {
         let Some(runtime) = self.units.get_mut(&unit) else { return Err(std::io::ErrorKind::NotFound.into()) };
         let config = runtime.def.cgroup();
         let relative = Cgroups::relative(&name, config);
-        if runtime.watch.is_some() && runtime.cgroup.as_deref() == Some(relative.as_str()) {
+        if !runtime.watches.is_empty() && runtime.cgroup.as_deref() == Some(relative.as_str()) {
             return Ok(relative);
         }
         self.cgroups.make(&relative, config, cgroup_owner(&runtime.def))?;
         runtime.cgroup = Some(relative.clone());
-        let events = self.cgroups.events(&relative);
-        if let Ok(descriptor) = rustix::fs::inotify::add_watch(&self.inotify, &events, rustix::fs::inotify::WatchFlags::MODIFY) {
-            runtime.watch = Some(descriptor);
-            self.watches.insert(descriptor, Watch::Cgroup(unit));
+        for (file, watch) in [
+            (self.cgroups.events(&relative), Watch::Processes(unit)),
+            (self.cgroups.memory_events(&relative), Watch::Memory(unit)),
+        ] {
+            if let Ok(descriptor) = rustix::fs::inotify::add_watch(&self.inotify, &file, rustix::fs::inotify::WatchFlags::MODIFY) {
+                runtime.watches.push(descriptor);
+                self.watches.insert(descriptor, watch);
+            }
         }
         runtime.oom_kills = self.cgroups.oom_kills(&relative);
         Ok(relative)
@@ -194,7 +198,7 @@ impl Manager {
         if self.cgroups.populated(&relative) {
             return;
         }
-        if let Some(descriptor) = runtime.watch.take() {
+        for descriptor in std::mem::take(&mut runtime.watches) {
             self.watches.remove(&descriptor);
             let _ = rustix::fs::inotify::remove_watch(&self.inotify, descriptor);
         }
