@@ -61,7 +61,7 @@ fn a_thousand_units_are_loaded_and_ordered_in_100_ms() {
         consoles: Vec::new(),
         power_button: None,
     };
-    let mut best = Duration::MAX;
+    let mut times = Vec::new();
     for _ in 0..5 {
         let begin = Instant::now();
         let mut manager = Manager::new(context.clone(), paths.clone()).unwrap();
@@ -71,8 +71,10 @@ fn a_thousand_units_are_loaded_and_ordered_in_100_ms() {
         let planned = begin.elapsed();
         assert!(plan.jobs.len() >= UNITS && plan.dropped.is_empty(), "{} jobs, {:?}", plan.jobs.len(), plan.dropped);
         println!("{UNITS} units loaded in {loaded:?}, ordered after {planned:?}");
-        best = best.min(planned);
+        times.push(planned);
     }
-    println!("bench: 1,000 units loaded and ordered | {:.0} ms | 100 ms", best.as_secs_f64() * 1000.0);
-    assert!(best < Duration::from_millis(100), "{best:?}");
+    times.sort_unstable();
+    let median = times[times.len() / 2];
+    println!("bench: 1,000 units loaded and ordered | {:.0} ms | 100 ms", median.as_secs_f64() * 1000.0);
+    assert!(median < Duration::from_millis(100), "{times:?}");
 }

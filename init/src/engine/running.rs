@@ -261,7 +261,7 @@ impl Manager {
                 }
             }
             Config::Automount(_) | Config::Swap(_) => {
-                self.reporter.problem(&name, "units of this kind are not run yet");
+                self.reporter.problem(&name, "units of this kind are not run here");
                 self.finish_job(unit, JobResult::Unsupported);
             }
         }
