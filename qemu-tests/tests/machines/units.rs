@@ -47,7 +47,7 @@ const UNITS: [(&str, &str); 25] = [
     ),
     (
         "greedy.service",
-        "[Service]\nMemoryMax=20M\nMemorySwapMax=0\nOOMPolicy=stop\nExecStart=/usr/bin/sh -c 'tail /dev/zero; sleep 100000'\n",
+        "[Service]\nMemoryMax=20M\nMemorySwapMax=0\nOOMPolicy=stop\nExecStart=/usr/bin/sh -c 'dd if=/dev/zero of=/dev/null bs=100M; sleep 100000'\n",
     ),
     (
         "loop.service",

@@ -97,7 +97,9 @@ fn a_version_whose_unit_fails_is_given_up_and_a_good_one_is_taken() {
 #[test]
 fn a_version_that_panics_is_given_up_after_three_starts() {
     let shop = Shop::new();
-    shop.release("1.1", &with_unit("/bin/sh -c 'echo c >/proc/sysrq-trigger'"));
+    // Once there is a place for a kernel's last words.
+    let panic = "until grep -q efi /sys/module/pstore/parameters/backend; do sleep 0.1; done; echo c >/proc/sysrq-trigger";
+    shop.release("1.1", &with_unit(&format!("/bin/sh -c '{panic}'")));
     let web = Web::serve(Path::new(&shop.path("repo")));
     let trouble = ["Kernel panic - not syncing: sysrq", "Call Trace"];
     let mut host = trouble.into_iter().fold(machine(&shop, &web), Setup::expect_trouble).start();
@@ -109,6 +111,8 @@ fn a_version_that_panics_is_given_up_after_three_starts() {
     runs(&mut host, "1.0", "a");
     host.eventually("sudo update-agent history | grep -q 'failed.*1.1.*did not come up in 3 starts'");
     assert_eq!(host.console.text().matches("sysrq triggered crash").count(), 3);
+    // What the kernels said last is kept, and was taken out of the firmware's store, which has room for few.
+    host.eventually("sudo grep -rq 'sysrq triggered crash' /var/lib/garboard/pstore && test -z \"$(sudo ls /sys/fs/pstore)\"");
     assert_eq!(host.starts(), 5);
 }
 
