@@ -40,9 +40,12 @@ impl Reader<'_> {
                 Some((_, name)) if unknown => {
                     let known = if problem.key.starts_with("garboard") { settings::KEYS.iter() } else { settings::LOCKSMITH_KEYS.iter() };
                     self.unknown(place, &problem.key, name, known.copied());
-                    self.error(place, format!("`{}`: no reboot follows before this is mended", problem.key));
+                    self.error(place, format!("`{}`: the reboot daemon does not reboot before this is mended", problem.key));
                 }
-                _ => self.error(place, format!("`{}`: {}; no reboot follows before this is mended", problem.key, problem.message)),
+                _ => self.error(
+                    place,
+                    format!("`{}`: {}; the reboot daemon does not reboot before this is mended", problem.key, problem.message),
+                ),
             }
         }
     }

@@ -111,8 +111,12 @@ pub const TOP: &[Key] = &[
     ("lxd", Never("this host runs Docker and containerd")),
 ];
 
+/// What becomes of settings that only the reboot daemon follows.
+const REBOOTS: Fate =
+    Kept("the reboot daemon, which is in no image yet: only `reboot_strategy` of `garboard.update` and `coreos.update` counts");
+
 /// Under `garboard`.
-pub const GARBOARD: &[Key] = &[("update", Kept("the update agent")), ("reboot", Kept("the reboot daemon"))];
+pub const GARBOARD: &[Key] = &[("update", Kept("the update agent")), ("reboot", REBOOTS)];
 
 /// Under `users[]`.
 pub const USER: &[Key] = &[
@@ -165,7 +169,7 @@ pub const COREOS: &[Key] = &[
     ("etcd2", Read),
     ("oem", Read),
     ("update", Kept("the update agent and the reboot daemon")),
-    ("locksmith", Kept("the reboot daemon")),
+    ("locksmith", REBOOTS),
     ("fleet", Never("fleet ended in 2018; write the units under `coreos.units`")),
     ("flannel", Later("run flannel as a container; its settings are kept")),
 ];
