@@ -15,7 +15,7 @@ use crate::quorum::{Guard, Reservation};
 use crate::semaphore::{Claim, Purpose, Semaphore};
 use crate::store::{Event, Fault, Memory, Store, StoreError, Write};
 
-fn claim(id: &str) -> Claim {
+pub(crate) fn claim(id: &str) -> Claim {
     Claim {
         id: id.to_owned(),
         hostname: format!("host-{id}"),
@@ -36,6 +36,14 @@ fn on(store: &Memory, options: Options) -> RebootLock {
 
 fn keys() -> Keys {
     Keys::new(DEFAULT_PREFIX, &Group::default())
+}
+
+/// A store, its lock, taken by `first`, and who gets it after that.
+async fn taken() -> (Memory, RebootLock, Arc<Mutex<Vec<String>>>) {
+    let store = Memory::default();
+    let lock = on(&store, Options::default());
+    lock.try_lock(&claim("first"), &actor()).await.unwrap();
+    (store, lock, Arc::default())
 }
 
 async fn holders(lock: &RebootLock) -> Vec<String> {
@@ -173,10 +181,7 @@ async fn a_foreign_value_is_reported_and_left_alone() {
 
 #[tokio::test]
 async fn who_waits_gets_a_slot_in_turn_and_wakes_nobody_else() {
-    let store = Memory::default();
-    let lock = on(&store, Options::default());
-    lock.try_lock(&claim("first"), &actor()).await.unwrap();
-    let order = Arc::new(Mutex::new(Vec::new()));
+    let (store, lock, order) = taken().await;
     let names: Vec<String> = (0..20).map(|number| format!("w{number:02}")).collect();
     let mut tasks = Vec::new();
     for name in &names {
@@ -201,10 +206,7 @@ async fn who_waits_gets_a_slot_in_turn_and_wakes_nobody_else() {
 
 #[tokio::test]
 async fn a_host_that_dies_in_the_queue_blocks_nobody_for_longer_than_its_lease() {
-    let store = Memory::default();
-    let lock = on(&store, Options::default());
-    lock.try_lock(&claim("first"), &actor()).await.unwrap();
-    let order = Arc::new(Mutex::new(Vec::new()));
+    let (store, lock, order) = taken().await;
     let dead = waiting(&lock, "dead", &order);
     settle_down().await;
     let next = waiting(&lock, "next", &order);
@@ -220,10 +222,7 @@ async fn a_host_that_dies_in_the_queue_blocks_nobody_for_longer_than_its_lease()
 
 #[tokio::test]
 async fn a_daemon_that_starts_again_keeps_its_place() {
-    let store = Memory::default();
-    let lock = on(&store, Options::default());
-    lock.try_lock(&claim("first"), &actor()).await.unwrap();
-    let order = Arc::new(Mutex::new(Vec::new()));
+    let (store, lock, order) = taken().await;
     let earlier = waiting(&lock, "a", &order);
     settle_down().await;
     let behind = waiting(&lock, "b", &order);
@@ -243,10 +242,7 @@ async fn a_daemon_that_starts_again_keeps_its_place() {
 
 #[tokio::test]
 async fn leaving_the_queue_wakes_the_next() {
-    let store = Memory::default();
-    let lock = on(&store, Options::default());
-    lock.try_lock(&claim("first"), &actor()).await.unwrap();
-    let order = Arc::new(Mutex::new(Vec::new()));
+    let (_, lock, order) = taken().await;
     let gives_up = waiting(&lock, "a", &order);
     settle_down().await;
     let next = waiting(&lock, "b", &order);

@@ -96,6 +96,13 @@ pub(crate) enum Step<T> {
     Write(Box<Change<T>>),
 }
 
+impl<T> Step<T> {
+    /// A change that no quarantine stands in the way of.
+    fn write(next: Semaphore, act: Act, subject: impl Into<String>, writes: Vec<Write>, outcome: T) -> Self {
+        Self::Write(Box::new(Change { next, act, subject: subject.into(), without: Vec::new(), writes, outcome }))
+    }
+}
+
 /// The reboot lock of a group.
 #[derive(Clone)]
 pub struct RebootLock {
@@ -210,14 +217,7 @@ impl RebootLock {
             None => Ok(Step::Done(Vec::new())),
             Some((next, gone)) => {
                 let subject = gone.iter().map(|holder| holder.id.as_str()).collect::<Vec<_>>().join(" ");
-                Ok(Step::Write(Box::new(Change {
-                    next,
-                    act: Act::Expire,
-                    subject,
-                    without: Vec::new(),
-                    writes: Vec::new(),
-                    outcome: gone,
-                })))
+                Ok(Step::write(next, Act::Expire, subject, Vec::new(), gone))
             }
         };
         self.change(actor, None, step).await
@@ -302,14 +302,7 @@ impl RebootLock {
             Ok(Some(next)) => {
                 sent = true;
                 let writes = self.end_timer(read, id);
-                Ok(Step::Write(Box::new(Change {
-                    next,
-                    act: Act::Unlock,
-                    subject: id.to_owned(),
-                    without: Vec::new(),
-                    writes,
-                    outcome: true,
-                })))
+                Ok(Step::write(next, Act::Unlock, id, writes, true))
             }
         };
         self.change(actor, None, step).await
@@ -335,17 +328,7 @@ impl RebootLock {
     pub(crate) async fn certain(&self, id: &str, actor: &Actor) -> Result<Option<Holder>, LockError> {
         let step = |read: &Snapshot| match read.semaphore.holder(id) {
             Some(holder) => Ok(Step::Done(Some(holder.clone()))),
-            None => {
-                let (next, subject) = (read.semaphore.touched(), id.to_owned());
-                Ok(Step::Write(Box::new(Change {
-                    next,
-                    act: Act::Withdraw,
-                    subject,
-                    without: Vec::new(),
-                    writes: Vec::new(),
-                    outcome: None,
-                })))
-            }
+            None => Ok(Step::write(read.semaphore.touched(), Act::Withdraw, id, Vec::new(), None)),
         };
         self.change(actor, None, step).await
     }
@@ -362,8 +345,7 @@ impl RebootLock {
             if read.mod_revision != 0 && read.semaphore.max == max {
                 return Ok(Step::Done(was));
             }
-            let subject = max.to_string();
-            Ok(Step::Write(Box::new(Change { next, act: Act::SetMax, subject, without: Vec::new(), writes: Vec::new(), outcome: was })))
+            Ok(Step::write(next, Act::SetMax, max.to_string(), Vec::new(), was))
         };
         self.change(actor, None, step).await
     }
@@ -399,9 +381,8 @@ impl RebootLock {
             return Ok(false);
         }
         let step = |read: &Snapshot| {
-            let (next, subject) = (read.semaphore.touched(), version.to_owned());
             let writes = vec![Write::Delete(key.clone())];
-            Ok(Step::Write(Box::new(Change { next, act: Act::ClearQuarantine, subject, without: Vec::new(), writes, outcome: true })))
+            Ok(Step::write(read.semaphore.touched(), Act::ClearQuarantine, version, writes, true))
         };
         self.change(actor, None, step).await
     }
@@ -432,7 +413,7 @@ impl RebootLock {
     /// See [`LockError`].
     pub async fn status(&self) -> Result<Status, LockError> {
         let quarantines = self.quarantines().await?;
-        let waiting = self.store.count(&store::Keys::Prefix(self.keys.queue())).await?;
+        let waiting = self.waiting().await?;
         let read = self.read().await?;
         Ok(Status { semaphore: read.semaphore, waiting, quarantines, revision: read.revision })
     }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
-use serde::{Deserialize, Serialize as _};
 use serde_json::{Value, json};
 
 use crate::store::{Committed, Compare, Entry, Event, Keys, Page, StoreError, Write};
@@ -297,11 +297,7 @@ pub(super) fn token(body: &[u8]) -> Result<String, String> {
 
 /// As it goes over the wire.
 pub(super) fn bytes(body: &Value) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut to = serde_json::Serializer::new(&mut bytes);
-    // A `Value` into memory cannot fail.
-    let _ = body.serialize(&mut to);
-    bytes
+    body.to_string().into_bytes()
 }
 
 #[cfg(test)]

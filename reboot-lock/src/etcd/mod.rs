@@ -78,12 +78,6 @@ impl Etcd {
         Ok(Self { transport: Transport::new(config)? })
     }
 
-    /// Calls so far, each attempt counted: for metrics and benchmarks.
-    #[must_use]
-    pub fn requests(&self) -> u64 {
-        self.transport.requests()
-    }
-
     async fn read(&self, path: &'static str, body: &Value) -> Result<transport::Answer, StoreError> {
         self.transport.call(path, body, Safety::Repeatable).await
     }

@@ -3,11 +3,11 @@
 
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use reqwest::header::AUTHORIZATION;
-use reqwest::{Certificate, Client, Identity, Response};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, Response};
 use serde_json::Value;
 use url::Url;
 
@@ -60,6 +60,21 @@ impl Tls {
         });
         Ok(Self { ca: ca.transpose()?, identity })
     }
+
+    /// A client with these certificates that goes nowhere but where it is sent. `plain`: it never speaks TLS.
+    pub(crate) fn builder(&self, plain: bool) -> Result<ClientBuilder, reqwest::Error> {
+        let mut builder = Client::builder().redirect(reqwest::redirect::Policy::none()).hickory_dns(true).no_proxy();
+        if let Some(ca) = &self.ca {
+            builder = builder.tls_certs_only(Certificate::from_pem_bundle(ca)?);
+        } else if plain {
+            // The host's list takes memory, and nobody looks at it.
+            builder = builder.tls_certs_only([]);
+        }
+        match &self.identity {
+            Some(identity) => Ok(builder.identity(Identity::from_pem(identity)?)),
+            None => Ok(builder),
+        }
+    }
 }
 
 /// Whether a call may be sent again when it is not known what became of it.
@@ -86,7 +101,11 @@ pub(super) struct Transport {
     config: Config,
     preferred: AtomicUsize,
     token: Mutex<Option<String>>,
-    requests: AtomicU64,
+}
+
+/// An endpoint, as errors name it.
+pub(super) fn name(base: &Url) -> String {
+    base.as_str().trim_end_matches('/').to_owned()
 }
 
 /// All that an error says, innermost last.
@@ -103,35 +122,25 @@ fn chain(error: &dyn std::error::Error) -> String {
 impl Transport {
     pub(super) fn new(config: Config) -> Result<Self, StoreError> {
         let bad = |error: reqwest::Error| StoreError::Configuration(format!("TLS for etcd cannot be set up: {}", chain(&error)));
-        let mut builder = Client::builder()
+        let plain = config.endpoints.iter().all(|url| url.scheme() == "http");
+        let builder = config
+            .tls
+            .builder(plain)
+            .map_err(bad)?
             .connect_timeout(config.timeout.min(Duration::from_secs(3)))
-            .redirect(reqwest::redirect::Policy::none())
-            .hickory_dns(true)
-            .no_proxy()
             .pool_max_idle_per_host(1)
             .pool_idle_timeout(Duration::from_secs(30))
             .tcp_keepalive(PROBE_AFTER)
             .tcp_keepalive_interval(PROBE_EVERY)
             .tcp_keepalive_retries(4);
-        if let Some(ca) = &config.tls.ca {
-            builder = builder.tls_certs_only(Certificate::from_pem_bundle(ca).map_err(bad)?);
-        } else if config.endpoints.iter().all(|url| url.scheme() == "http") {
-            // The host's list takes memory, and nobody looks at it.
-            builder = builder.tls_certs_only([]);
-        }
-        if let Some(identity) = &config.tls.identity {
-            builder = builder.identity(Identity::from_pem(identity).map_err(bad)?);
-        }
         let client = builder.build().map_err(bad)?;
-        Ok(Self { client, config, preferred: AtomicUsize::new(0), token: Mutex::new(None), requests: AtomicU64::new(0) })
+        Ok(Self { client, config, preferred: AtomicUsize::new(0), token: Mutex::new(None) })
     }
 
-    pub(super) fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn timeout(&self) -> Duration {
-        self.config.timeout
+    /// What an endpoint's work comes to, if it is done in the time that a call has.
+    pub(super) async fn within<T>(&self, endpoint: &str, work: impl Future<Output = T>) -> Result<T, StoreError> {
+        let after = self.config.timeout;
+        tokio::time::timeout(after, work).await.map_err(|_| StoreError::Deadline { after, detail: format!(" ({endpoint})") })
     }
 
     fn token(&self) -> Option<String> {
@@ -140,33 +149,31 @@ impl Transport {
 
     /// Sends to one endpoint and waits for the head of the answer.
     pub(super) async fn send(&self, base: &Url, path: &str, body: &Value, token: Option<&str>) -> Result<Response, StoreError> {
-        let endpoint = base.as_str().trim_end_matches('/').to_owned();
+        let endpoint = name(base);
         let url = base.join(path).map_err(|error| StoreError::Configuration(format!("{endpoint}: {error}")))?;
         // Without a leader etcd would let a watch wait for ever.
         let mut request = self.client.post(url).header("Grpc-Metadata-hasleader", "true").body(gateway::bytes(body));
         if let Some(token) = token {
             request = request.header(AUTHORIZATION, token);
         }
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        let response = match tokio::time::timeout(self.config.timeout, request.send()).await {
-            Err(_) => return Err(StoreError::Deadline { after: self.config.timeout, detail: format!(" ({endpoint})") }),
-            Ok(Err(error)) if error.is_connect() || error.is_builder() => {
+        let response = match self.within(&endpoint, request.send()).await? {
+            Err(error) if error.is_connect() || error.is_builder() => {
                 return Err(StoreError::Unreachable { reason: format!("{endpoint}: {}", chain(&error)) });
             }
-            Ok(Err(error)) => return Err(StoreError::Broken { endpoint, reason: chain(&error) }),
-            Ok(Ok(response)) => response,
+            Err(error) => return Err(StoreError::Broken { endpoint, reason: chain(&error) }),
+            Ok(response) => response,
         };
         if response.status().is_success() {
             return Ok(response);
         }
         let status = response.status().as_u16();
-        let body = tokio::time::timeout(self.config.timeout, collect(response)).await.ok().and_then(Result::ok).unwrap_or_default();
+        let body = self.within(&endpoint, collect(response)).await.ok().and_then(Result::ok).unwrap_or_default();
         Err(gateway::refusal(&endpoint, status, &body))
     }
 
     /// The same with our token, which is made or renewed where etcd wants one.
     pub(super) async fn send_as_user(&self, base: &Url, path: &str, body: &Value) -> Result<Response, StoreError> {
-        let Some((name, password)) = &self.config.user else { return self.send(base, path, body, None).await };
+        let Some((user, password)) = &self.config.user else { return self.send(base, path, body, None).await };
         let had = self.token();
         if had.is_some() {
             match self.send(base, path, body, had.as_deref()).await {
@@ -175,11 +182,12 @@ impl Transport {
                 other => return other,
             }
         }
-        let token = match self.send(base, "v3/auth/authenticate", &gateway::authenticate(name, password), None).await {
+        let token = match self.send(base, "v3/auth/authenticate", &gateway::authenticate(user, password), None).await {
             Ok(response) => {
-                let body = collect(response).await.map_err(|reason| StoreError::Broken { endpoint: base.to_string(), reason })?;
-                let bad = |reason| StoreError::Protocol { endpoint: base.to_string(), reason };
-                Some(gateway::token(&body).map_err(bad)?)
+                let endpoint = name(base);
+                let collected = self.within(&endpoint, collect(response)).await?;
+                let body = collected.map_err(|reason| StoreError::Broken { endpoint: endpoint.clone(), reason })?;
+                Some(gateway::token(&body).map_err(|reason| StoreError::Protocol { endpoint, reason })?)
             }
             // Users are set up here before they are switched on there.
             Err(StoreError::Protocol { reason, .. }) if reason.contains("authentication is not enabled") => None,
@@ -191,12 +199,11 @@ impl Transport {
 
     /// Asks one endpoint.
     pub(super) async fn ask(&self, base: &Url, path: &str, body: &Value) -> Result<Answer, StoreError> {
-        let endpoint = base.as_str().trim_end_matches('/').to_owned();
+        let endpoint = name(base);
         let response = self.send_as_user(base, path, body).await?;
-        match tokio::time::timeout(self.config.timeout, collect(response)).await {
-            Err(_) => Err(StoreError::Deadline { after: self.config.timeout, detail: format!(" ({endpoint})") }),
-            Ok(Err(reason)) => Err(StoreError::Broken { endpoint, reason }),
-            Ok(Ok(body)) => Ok(Answer { endpoint, body }),
+        match self.within(&endpoint, collect(response)).await? {
+            Err(reason) => Err(StoreError::Broken { endpoint, reason }),
+            Ok(body) => Ok(Answer { endpoint, body }),
         }
     }
 
@@ -219,18 +226,13 @@ impl Transport {
 
     /// What `GET path` of one endpoint says, whatever its status.
     pub(super) async fn get(&self, base: &Url, path: &str) -> Result<Vec<u8>, StoreError> {
-        let endpoint = base.as_str().trim_end_matches('/').to_owned();
+        let endpoint = name(base);
         let url = base.join(path).map_err(|error| StoreError::Configuration(format!("{endpoint}: {error}")))?;
-        self.requests.fetch_add(1, Ordering::Relaxed);
         let got = async {
             let response = self.client.get(url).send().await.map_err(|error| chain(&error))?;
             collect(response).await
         };
-        match tokio::time::timeout(self.config.timeout, got).await {
-            Err(_) => Err(StoreError::Deadline { after: self.config.timeout, detail: format!(" ({endpoint})") }),
-            Ok(Err(reason)) => Err(StoreError::Unreachable { reason: format!("{endpoint}: {reason}") }),
-            Ok(Ok(body)) => Ok(body),
-        }
+        self.within(&endpoint, got).await?.map_err(|reason| StoreError::Unreachable { reason: format!("{endpoint}: {reason}") })
     }
 }
 
@@ -288,4 +290,31 @@ async fn collect(mut response: Response) -> Result<Vec<u8>, String> {
         }
     }
     Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_token_that_stops_half_way_is_given_up_after_a_calls_time() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 1024];
+            let _ = stream.read(&mut head).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"token\":").await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        let config = Config::new(&[&endpoint]).unwrap();
+        let config = Config { user: Some(("root".to_owned(), "secret".to_owned())), timeout: Duration::from_millis(300), ..config };
+        let transport = Transport::new(config).unwrap();
+        let asked = transport.call("v3/kv/range", &Value::Null, Safety::Repeatable);
+        let error = tokio::time::timeout(Duration::from_secs(20), asked).await.unwrap().err().unwrap();
+        let expected = StoreError::Deadline { after: Duration::from_millis(300), detail: format!(" ({endpoint})") };
+        assert_eq!(error, expected);
+    }
 }

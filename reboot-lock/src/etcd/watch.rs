@@ -7,7 +7,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::gateway::{self, Heard};
-use super::transport::{Safety, Transport};
+use super::transport::{Safety, Transport, name};
 use crate::store::{Event, Keys, StoreError, Watch};
 
 /// No line is longer.
@@ -34,13 +34,12 @@ pub(super) async fn open(transport: &Transport, keys: &Keys, from: i64) -> Resul
 
 async fn open_at(transport: &Transport, base: &Url, body: &Value) -> Result<Running, StoreError> {
     let response = transport.send_as_user(base, "v3/watch", body).await?;
-    let endpoint = base.as_str().trim_end_matches('/').to_owned();
+    let endpoint = name(base);
     let mut running = Running { endpoint: endpoint.clone(), response, rest: Vec::new() };
-    match tokio::time::timeout(transport.timeout(), running.hear()).await {
-        Err(_) => Err(StoreError::Deadline { after: transport.timeout(), detail: format!(" ({endpoint})") }),
-        Ok(Ok(Heard::Created)) => Ok(running),
-        Ok(Ok(Heard::Ended(error)) | Err(error)) => Err(error),
-        Ok(Ok(Heard::Events(_))) => Err(StoreError::Protocol { endpoint, reason: "a watch begins with events".to_owned() }),
+    match transport.within(&endpoint, running.hear()).await?? {
+        Heard::Created => Ok(running),
+        Heard::Ended(error) => Err(error),
+        Heard::Events(_) => Err(StoreError::Protocol { endpoint, reason: "a watch begins with events".to_owned() }),
     }
 }
 

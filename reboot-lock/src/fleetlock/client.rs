@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use reqwest::{Certificate, Identity};
 use thiserror::Error;
 use url::Url;
 
-use super::protocol::{Call, HEADER, body, refusal};
+use super::protocol::{Call, HEADER, body, is_group, refusal};
 use crate::etcd::Tls;
 use crate::keys::{check_id, shortened};
 
@@ -76,26 +75,13 @@ impl Client {
         if !url.path().ends_with('/') {
             url.set_path(&format!("{}/", url.path()));
         }
-        if group.is_empty() || !group.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-') {
+        if !is_group(group) {
             return Err(bad(format!("group '{group}' may have letters, digits, dots and dashes only")));
         }
         check_id(id).map_err(|error| bad(error.to_string()))?;
         let tls_error = |error: reqwest::Error| bad(format!("TLS cannot be set up: {error}"));
-        let mut builder = reqwest::Client::builder()
-            .connect_timeout(Duration::from_secs(10))
-            .redirect(reqwest::redirect::Policy::none())
-            .hickory_dns(true)
-            .no_proxy()
-            .pool_max_idle_per_host(0);
-        if let Some(ca) = &tls.ca {
-            builder = builder.tls_certs_only(Certificate::from_pem_bundle(ca).map_err(tls_error)?);
-        } else if url.scheme() == "http" {
-            builder = builder.tls_certs_only([]);
-        }
-        if let Some(identity) = &tls.identity {
-            builder = builder.identity(Identity::from_pem(identity).map_err(tls_error)?);
-        }
-        let http = builder.build().map_err(tls_error)?;
+        let builder = tls.builder(url.scheme() == "http").map_err(tls_error)?;
+        let http = builder.connect_timeout(Duration::from_secs(10)).pool_max_idle_per_host(0).build().map_err(tls_error)?;
         Ok(Self { http, base: url, group: group.to_owned(), id: id.to_owned(), timeout })
     }
 

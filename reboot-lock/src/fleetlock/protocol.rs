@@ -123,15 +123,19 @@ impl From<&LockError> for Refusal {
     }
 }
 
+/// Whether a text is a group of the protocol; how long it may be, [`Group`] knows.
+pub(super) fn is_group(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-')
+}
+
 /// Reads a request. The order of the checks is the order of a client's mistakes: path, method, header, size, JSON, group, id.
 ///
 /// # Errors
 /// The protocol's error.
 pub fn parse(incoming: &Incoming<'_>) -> Result<Request, Refusal> {
-    let call = match incoming.path.trim_start_matches('/') {
-        "v1/pre-reboot" => Call::PreReboot,
-        "v1/steady-state" => Call::SteadyState,
-        _ => return Err(Refusal::new(404, "unknown_path", "only /v1/pre-reboot and /v1/steady-state are here")),
+    let path = incoming.path.trim_start_matches('/');
+    let Some(call) = [Call::PreReboot, Call::SteadyState].into_iter().find(|call| call.path() == path) else {
+        return Err(Refusal::new(404, "unknown_path", "only /v1/pre-reboot and /v1/steady-state are here"));
     };
     if incoming.method != "POST" {
         return Err(Refusal::new(405, "invalid_method", "the method must be POST"));
@@ -145,7 +149,7 @@ pub fn parse(incoming: &Incoming<'_>) -> Result<Request, Refusal> {
     let body: Body = serde_json::from_slice(incoming.body)
         .map_err(|error| Refusal::new(400, "invalid_body", shortened(&format!("the body cannot be read: {error}"), 200)))?;
     let Params { id, group } = body.client_params;
-    if group.is_empty() || !group.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-') {
+    if !is_group(&group) {
         return Err(Refusal::new(400, "invalid_group", "a group has letters, digits, dots and dashes only"));
     }
     let group: Group = group.parse().map_err(|_| Refusal::new(400, "invalid_group", "the group's name is too long"))?;

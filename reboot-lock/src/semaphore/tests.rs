@@ -1,17 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-
-fn claim(id: &str) -> Claim {
-    Claim {
-        id: id.to_owned(),
-        hostname: format!("host-{id}"),
-        boot_id: "b1".to_owned(),
-        purpose: Purpose::Update,
-        reason: "update".to_owned(),
-        version: Some("1.1.0".to_owned()),
-    }
-}
+use crate::faults::claim;
 
 fn group() -> Group {
     Group::default()
