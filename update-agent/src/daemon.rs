@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use daemon_socket::{accept, http, listen};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
@@ -258,21 +259,11 @@ fn random() -> u64 {
     u64::from_ne_bytes(bytes)
 }
 
-fn listen(path: &Path, mode: u32) -> std::io::Result<UnixListener> {
-    use std::os::unix::fs::PermissionsExt;
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory)?;
-    }
-    let _ = std::fs::remove_file(path);
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    Ok(listener)
-}
-
 fn serve_control(path: &Path, sender: mpsc::Sender<Asked>) -> std::io::Result<()> {
     let listener = listen(path, 0o600)?;
     tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
+        loop {
+            let stream = accept(|| listener.accept()).await;
             let sender = sender.clone();
             tokio::spawn(async move {
                 let _ = answer(stream, sender).await;
@@ -311,10 +302,11 @@ fn latest(shared: Option<&Arc<Mutex<Status>>>, file: &Path) -> Status {
 
 fn serve_metrics(listener: UnixListener, shared: Arc<Mutex<Status>>, file: PathBuf) {
     tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
+        loop {
+            let stream = accept(|| listener.accept()).await;
             let status = latest(Some(&shared), &file);
             tokio::spawn(async move {
-                let _ = timeout(Duration::from_secs(10), http(stream, status)).await;
+                let _ = timeout(Duration::from_secs(10), http(stream, &status.metrics())).await;
             });
         }
     });
@@ -322,33 +314,14 @@ fn serve_metrics(listener: UnixListener, shared: Arc<Mutex<Status>>, file: PathB
 
 fn serve_metrics_tcp(listener: TcpListener, file: PathBuf) {
     tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
+        loop {
+            let stream = accept(|| listener.accept()).await;
             let status = latest(None, &file);
             tokio::spawn(async move {
-                let _ = timeout(Duration::from_secs(10), http(stream, status)).await;
+                let _ = timeout(Duration::from_secs(10), http(stream, &status.metrics())).await;
             });
         }
     });
-}
-
-/// One request, one answer; whatever the path.
-async fn http(mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, status: Status) -> std::io::Result<()> {
-    let mut head = Vec::new();
-    let mut buffer = [0; 1024];
-    while !head.windows(4).any(|end| end == b"\r\n\r\n") && head.len() < 16 << 10 {
-        let count = stream.read(&mut buffer).await?;
-        if count == 0 {
-            break;
-        }
-        head.extend_from_slice(buffer.get(..count).unwrap_or_default());
-    }
-    let text = status.metrics();
-    let answer = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
-        text.len()
-    );
-    stream.write_all(answer.as_bytes()).await?;
-    stream.shutdown().await
 }
 
 /// Asks the daemon at its socket; `None` when there is none.
@@ -356,17 +329,7 @@ async fn http(mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Un
 /// # Errors
 /// When it goes away before it has answered.
 pub async fn ask(control: &Path, request: &Request) -> std::io::Result<Option<Reply>> {
-    let Ok(stream) = UnixStream::connect(control).await else { return Ok(None) };
-    let (reader, mut writer) = stream.into_split();
-    let mut line = serde_json::to_vec(request)?;
-    line.push(b'\n');
-    writer.write_all(&line).await?;
-    let mut text = String::new();
-    BufReader::new(reader).read_line(&mut text).await?;
-    if text.is_empty() {
-        return Err(std::io::Error::other("the daemon ended before it had answered"));
-    }
-    Ok(Some(serde_json::from_str(&text)?))
+    daemon_socket::ask(control, request, None).await
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use daemon_socket::{Metrics, label, labels};
 use serde::{Deserialize, Serialize};
 
 use crate::download::{Taken, Way};
@@ -201,48 +202,36 @@ impl Status {
     /// In Prometheus' text format.
     #[must_use]
     pub fn metrics(&self) -> String {
-        let mut text = String::new();
-        let mut metric = |name: &str, kind: &str, help: &str, samples: &[(String, u64)]| {
-            let _ = write!(text, "# HELP garboard_update_{name} {help}\n# TYPE garboard_update_{name} {kind}\n");
-            for (labels, value) in samples {
-                let _ = writeln!(text, "garboard_update_{name}{labels} {value}");
-            }
-        };
-        let plain = |value: u64| [(String::new(), value)];
-        metric(
-            "info",
-            "gauge",
-            "The running version.",
-            &[(format!("{{version=\"{}\",slot=\"{}\",channel=\"{}\"}}", self.version, self.slot, self.channel), 1)],
-        );
+        let mut metrics = Metrics::new("garboard_update_");
+        let info = labels(&[("version", &self.version), ("slot", &self.slot), ("channel", &self.channel)]);
+        metrics.metric("info", "gauge", "The running version.", &[(info, 1)]);
         let states: Vec<_> =
-            AgentState::ALL.iter().map(|state| (format!("{{state=\"{}\"}}", state.as_str()), u64::from(*state == self.state))).collect();
-        metric("state", "gauge", "1 for the state that the agent is in.", &states);
+            AgentState::ALL.iter().map(|state| (label("state", state.as_str()), u64::from(*state == self.state))).collect();
+        metrics.metric("state", "gauge", "1 for the state that the agent is in.", &states);
         if let Some(target) = &self.target {
-            metric("target", "gauge", "The version that the state is about.", &[(format!("{{version=\"{target}\"}}"), 1)]);
+            metrics.metric("target", "gauge", "The version that the state is about.", &[(label("version", target), 1)]);
         }
         let (received, of) = self.progress.unwrap_or_default();
-        metric("progress_bytes", "gauge", "Bytes received of the update under way.", &plain(received));
-        metric("size_bytes", "gauge", "Bytes to receive for the update under way.", &plain(of));
-        metric("checks_total", "counter", "Checks since the daemon started.", &plain(self.counters.checks));
-        metric("failures_total", "counter", "Failed checks and updates since the daemon started.", &plain(self.counters.failures));
-        metric("installed_total", "counter", "Updates put in place since the daemon started.", &plain(self.counters.updates));
-        metric("received_bytes_total", "counter", "Bytes received since the daemon started.", &plain(self.counters.received));
-        metric("saved_bytes_total", "counter", "Bytes that updates did not have to fetch.", &plain(self.counters.saved));
-        metric("fallbacks_total", "counter", "Pieces of updates that came another way than planned.", &plain(self.counters.fallbacks));
-        let ways: Vec<_> =
-            Way::ALL.iter().zip(self.counters.ways).map(|(way, count)| (format!("{{way=\"{}\"}}", way.as_str()), count)).collect();
-        metric("way_total", "counter", "Updates by the way that they came.", &ways);
-        metric("last_check_timestamp_seconds", "gauge", "When metadata was last fetched and verified.", &plain(self.checked.unwrap_or(0)));
+        metrics.plain("progress_bytes", "gauge", "Bytes received of the update under way.", received);
+        metrics.plain("size_bytes", "gauge", "Bytes to receive for the update under way.", of);
+        metrics.plain("checks_total", "counter", "Checks since the daemon started.", self.counters.checks);
+        metrics.plain("failures_total", "counter", "Failed checks and updates since the daemon started.", self.counters.failures);
+        metrics.plain("installed_total", "counter", "Updates put in place since the daemon started.", self.counters.updates);
+        metrics.plain("received_bytes_total", "counter", "Bytes received since the daemon started.", self.counters.received);
+        metrics.plain("saved_bytes_total", "counter", "Bytes that updates did not have to fetch.", self.counters.saved);
+        metrics.plain("fallbacks_total", "counter", "Pieces of updates that came another way than planned.", self.counters.fallbacks);
+        let ways: Vec<_> = Way::ALL.iter().zip(self.counters.ways).map(|(way, count)| (label("way", way.as_str()), count)).collect();
+        metrics.metric("way_total", "counter", "Updates by the way that they came.", &ways);
+        metrics.plain("last_check_timestamp_seconds", "gauge", "When metadata was last fetched and verified.", self.checked.unwrap_or(0));
         if let Some(error) = &self.error {
-            metric(
+            metrics.metric(
                 "error",
                 "gauge",
                 "1 for the kind of the last failure since the last success.",
-                &[(format!("{{kind=\"{}\"}}", error.kind), 1)],
+                &[(label("kind", &error.kind), 1)],
             );
         }
-        text
+        metrics.into_text()
     }
 }
 
