@@ -14,10 +14,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::Seconds;
 
-/// Where held inhibitors are.
-pub const HELD: &str = "/run/garboard/inhibitors";
-/// Where lasting ones are.
-pub const LASTING: &str = "/media/state/garboard/inhibitors";
 /// How long `delay` inhibitors are waited for, in seconds, where nothing else is set.
 pub const DELAY_MAX: Seconds = 30;
 /// Larger files than this are no inhibitors.

@@ -1,12 +1,13 @@
 //! What decides about reboots and more than one program has to know: the settings (cloud-config checks them, the reboot daemon follows
-//! them), windows in which reboots may happen, inhibitors (init's `shutdown` and the daemon mind them), and who is logged in.
+//! them), windows in which reboots may happen, inhibitors (the daemon minds them), and who is logged in.
 //!
-//! Small on purpose: `init` uses it too. `settings` and `windows` do no I/O; `inhibitors`, `sessions` and `scheduled` read and write the
-//! few files that they name. No text, whatever its bytes, makes it panic; what cannot be understood forbids reboots, never allows them.
+//! Small on purpose: PID 1's `shutdown` is to mind inhibitors by it, which it does not yet. `settings` does no I/O, `windows` reads the rules
+//! of time zones; `inhibitors`, `persistent`, `sessions` and `scheduled` read and write the few files that they name. No text, whatever its bytes, makes it panic; what cannot be understood forbids reboots, never allows them.
 
 #![deny(unsafe_code, clippy::indexing_slicing, clippy::panic)]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, clippy::expect_used))]
 
+pub mod file;
 pub mod inhibitors;
 pub mod persistent;
 pub mod scheduled;

@@ -4,12 +4,13 @@
 //! A file is one JSON object with `why` and, if it is to end, `until`: seconds since 1970 or a time such as `2026-12-01T06:00:00Z`.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
 use crate::Seconds;
+use crate::file::write_whole;
 use crate::inhibitors::{Inhibitor, Mode, files, read_file};
 
 /// Reads those that have not ended. A file that cannot be understood forbids: somebody meant it.
@@ -80,17 +81,12 @@ pub fn valid_id(id: &str) -> bool {
 /// # Errors
 /// When the directory cannot be written.
 pub fn add(directory: &Path, inhibitor: &Inhibitor) -> io::Result<()> {
-    fs::create_dir_all(directory)?;
     let value = json!({
         "what": inhibitor.what, "who": inhibitor.who, "why": inhibitor.why, "mode": inhibitor.mode,
         "since": inhibitor.since, "until": inhibitor.until,
     });
-    let hidden = directory.join(format!(".{}", inhibitor.id));
-    let mut file = fs::File::create(&hidden)?;
-    file.write_all(&serde_json::to_vec_pretty(&value).map_err(io::Error::from)?)?;
-    file.sync_all()?;
-    fs::rename(&hidden, directory.join(format!("{}.json", inhibitor.id)))?;
-    fs::File::open(directory)?.sync_all()
+    let text = serde_json::to_vec_pretty(&value).map_err(io::Error::from)?;
+    write_whole(&directory.join(format!("{}.json", inhibitor.id)), &text, true)
 }
 
 /// Removes a lasting inhibitor, whatever its file's ending; whether there was one.

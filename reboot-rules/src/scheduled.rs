@@ -7,9 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::Seconds;
 
-/// Where it is.
-pub const SCHEDULED: &str = "/run/garboard/shutdown-scheduled";
-
 /// What is scheduled. The field names are documented and stable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scheduled {
@@ -38,9 +35,7 @@ impl Scheduled {
     /// # Errors
     /// When the directory cannot be written.
     pub fn write(&self, path: &Path) -> std::io::Result<()> {
-        let temporary = path.with_extension("new");
-        std::fs::write(&temporary, serde_json::to_vec(self).map_err(std::io::Error::from)?)?;
-        std::fs::rename(temporary, path)
+        crate::file::write_whole(path, &serde_json::to_vec(self).map_err(std::io::Error::from)?, false)
     }
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::Seconds;
-use crate::settings_values::{absolute_path, boolean, endpoints, group, length, list, secret, text, url, window};
+use crate::settings_values::{absolute_path, boolean, endpoints, field, group, length, list, secret, text, window};
 use crate::windows::{Window, Zones};
 
 /// How this host comes to a reboot.
@@ -274,11 +274,6 @@ pub fn read(all: &Map<String, Value>, zones: Zones<'_>) -> Result<Settings, Vec<
     if reading.problems.is_empty() { Ok(reading.settings) } else { Err(reading.problems) }
 }
 
-/// A value by its key, in which `-` and `_` are the same.
-fn field<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
-    map.iter().find(|(name, value)| name.replace('-', "_") == key && !value.is_null()).map(|(_, value)| value)
-}
-
 struct Reading<'a> {
     settings: Settings,
     problems: Vec<Problem>,
@@ -303,22 +298,22 @@ impl Reading<'_> {
         for (name, value) in map.iter().filter(|(_, value)| !value.is_null()) {
             let key = name.replace('-', "_");
             let full = format!("coreos.locksmith.{key}");
-            self.note(&full, |settings| {
-                let file = || absolute_path(value).map(Some);
-                match key.as_str() {
-                    "reboot_strategy" => settings.set_strategy(value)?,
-                    "group" => settings.group = group(value)?,
-                    "endpoint" => settings.etcd.endpoints = endpoints(value)?,
-                    "etcd_cafile" => settings.etcd.ca_file = file()?,
-                    "etcd_certfile" => settings.etcd.cert_file = file()?,
-                    "etcd_keyfile" => settings.etcd.key_file = file()?,
-                    "etcd_username" => settings.etcd.username = Some(text(value)?.to_owned()),
-                    "etcd_password" => settings.etcd.password = Some(secret(value)?),
-                    "window_start" | "window_length" => {}
-                    _ => return Err(UNKNOWN.to_owned()),
+            let ours = match key.as_str() {
+                "reboot_strategy" => "strategy",
+                "group" => "group",
+                "endpoint" => "endpoints",
+                "etcd_cafile" => "ca_file",
+                "etcd_certfile" => "cert_file",
+                "etcd_keyfile" => "key_file",
+                "etcd_username" => "username",
+                "etcd_password" => "password",
+                "window_start" | "window_length" => continue,
+                _ => {
+                    self.problem(&full, UNKNOWN);
+                    continue;
                 }
-                Ok(())
-            });
+            };
+            self.note(&full, |settings| settings.set(ours, value));
         }
         match (field(map, "window_start"), field(map, "window_length")) {
             (None, None) => {}
@@ -455,14 +450,6 @@ impl Settings {
     pub fn strategy_on(&self, etcd_enabled: bool) -> Strategy {
         self.strategy.unwrap_or(if etcd_enabled { Strategy::EtcdLock } else { Strategy::Reboot })
     }
-}
-
-/// Whether a text is an URL with `http://` or `https://`.
-///
-/// # Errors
-/// One line that says what is wrong.
-pub fn check_url(value: &str) -> Result<(), String> {
-    url(&Value::from(value)).map(drop)
 }
 
 #[cfg(test)]

@@ -103,7 +103,8 @@ fn fields<'a>(value: &'a Value, known: &[&str]) -> Result<&'a Map<String, Value>
     }
 }
 
-fn get<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+/// A value by its key, in which `-` and `_` are the same.
+pub(crate) fn field<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     map.iter().find(|(name, value)| name.replace('-', "_") == key && !value.is_null()).map(|(_, value)| value)
 }
 
@@ -116,11 +117,11 @@ pub(crate) fn window(value: &Value, zone: Option<&str>, zones: Zones<'_>) -> Res
         },
         Value::Object(_) => {
             let map = fields(value, &["start", "length", "time_zone"])?;
-            let (Some(start), Some(length)) = (get(map, "start"), get(map, "length")) else {
+            let (Some(start), Some(length)) = (field(map, "start"), field(map, "length")) else {
                 return Err("a window has a `start` and a `length`".to_owned());
             };
             let length = length.as_u64().map_or_else(|| text(length).map(str::to_owned), |seconds| Ok(format!("{seconds}s")))?;
-            let zone = get(map, "time_zone").map(text).transpose()?.map_or_else(String::new, |zone| format!(" {zone}"));
+            let zone = field(map, "time_zone").map(text).transpose()?.map_or_else(String::new, |zone| format!(" {zone}"));
             (format!("{}{zone}", clock(start)?), length)
         }
         _ => return Err(format!("{value} is no window: write START for LENGTH, such as 'Sat,Sun 02:00 Europe/Berlin for 2h'")),
@@ -137,15 +138,15 @@ pub(crate) fn fleet_lock(value: &Value) -> Result<FleetLock, String> {
         return Ok(FleetLock { url: url(value)?, ca_file: None });
     }
     let map = fields(value, &["url", "ca_file"])?;
-    let address = get(map, "url").ok_or("needs the server's `url`")?;
-    Ok(FleetLock { url: url(address)?, ca_file: get(map, "ca_file").map(absolute_path).transpose()? })
+    let address = field(map, "url").ok_or("needs the server's `url`")?;
+    Ok(FleetLock { url: url(address)?, ca_file: field(map, "ca_file").map(absolute_path).transpose()? })
 }
 
 pub(crate) fn fleet_lock_server(value: &Value) -> Result<FleetLockServer, String> {
     let map = fields(value, &["listen", "cert_file", "key_file", "client_ca_file"])?;
-    let listen = text(get(map, "listen").ok_or("needs the address to `listen` at, such as \"0.0.0.0:9090\"")?)?;
+    let listen = text(field(map, "listen").ok_or("needs the address to `listen` at, such as \"0.0.0.0:9090\"")?)?;
     let listen = listen.parse().map_err(|_| format!("'{listen}' is no address with a port, such as 0.0.0.0:9090"))?;
-    let file = |key: &str| get(map, key).map(absolute_path).transpose();
+    let file = |key: &str| field(map, key).map(absolute_path).transpose();
     let (cert_file, key_file, client_ca_file) = (file("cert_file")?, file("key_file")?, file("client_ca_file")?);
     if cert_file.is_some() != key_file.is_some() {
         return Err("`cert_file` and `key_file` go together".to_owned());

@@ -125,12 +125,6 @@ impl Window {
         Self::new(&day.map_or_else(|| time.clone(), |day| format!("{day} {time}")), length, zones)
     }
 
-    /// How long it is open.
-    #[must_use]
-    pub fn length(&self) -> Seconds {
-        self.length
-    }
-
     /// Whether its start is meant in the host's own time zone.
     #[must_use]
     pub fn is_local(&self) -> bool {
