@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use reboot_rules::file::write_whole;
 use reboot_rules::settings::{Problem, Settings, parse};
-use reboot_rules::windows::zones_from;
+use reboot_rules::windows::{Zones, zones_from};
 
-use crate::journal::write_whole;
 use crate::paths::Paths;
 
 /// Settings, and whether they are to be trusted.
@@ -21,8 +21,7 @@ impl Config {
     /// What is wrong, in one line.
     #[must_use]
     pub fn doubt(&self) -> Option<String> {
-        let lines: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
-        (!lines.is_empty()).then(|| lines.join("; "))
+        doubt(&self.problems)
     }
 
     /// Reads the file. What is understood is kept for the day when it is not.
@@ -34,7 +33,8 @@ impl Config {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => b"{}".to_vec(),
             Err(error) => {
-                return Self::doubtful(paths, vec![Problem { key: paths.settings().display().to_string(), message: error.to_string() }]);
+                let problem = Problem { key: paths.settings().display().to_string(), message: error.to_string() };
+                return Self::doubtful(paths, &zones, vec![problem]);
             }
         };
         match parse(&bytes, &zones).and_then(|settings| files(&settings).map(|()| settings)) {
@@ -45,16 +45,20 @@ impl Config {
                 }
                 Self { settings, problems: Vec::new() }
             }
-            Err(problems) => Self::doubtful(paths, problems),
+            Err(problems) => Self::doubtful(paths, &zones, problems),
         }
     }
 
-    fn doubtful(paths: &Paths, problems: Vec<Problem>) -> Self {
-        let (zoneinfo, localtime) = (paths.zoneinfo(), paths.localtime());
-        let zones = zones_from(&zoneinfo, &localtime);
-        let settings = std::fs::read(paths.last_good()).ok().and_then(|bytes| parse(&bytes, &zones).ok()).unwrap_or_default();
+    fn doubtful(paths: &Paths, zones: Zones<'_>, problems: Vec<Problem>) -> Self {
+        let settings = std::fs::read(paths.last_good()).ok().and_then(|bytes| parse(&bytes, zones).ok()).unwrap_or_default();
         Self { settings, problems }
     }
+}
+
+/// Mistakes in one line, if there are any.
+pub(crate) fn doubt<'a>(problems: impl IntoIterator<Item = &'a Problem>) -> Option<String> {
+    let lines: Vec<String> = problems.into_iter().map(ToString::to_string).collect();
+    (!lines.is_empty()).then(|| lines.join("; "))
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {

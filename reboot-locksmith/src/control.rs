@@ -1,18 +1,21 @@
-//! The daemon's sockets: one for the command line (a line of JSON each way), one for Prometheus.
+//! What the daemon is asked over its socket for the command line (a line of JSON each way), and its socket for Prometheus.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use daemon_socket::{accept, http, listen};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::status::Status;
 
 const MAX_REQUEST: u64 = 64 << 10;
+/// How long a request and its answer may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the daemon is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,21 +60,6 @@ pub struct Reply {
 /// A request and where its answer goes.
 pub type Asked = (Request, oneshot::Sender<Reply>);
 
-/// Makes a socket anew.
-///
-/// # Errors
-/// When its directory cannot be written.
-pub fn listen(path: &Path, mode: u32) -> std::io::Result<UnixListener> {
-    use std::os::unix::fs::PermissionsExt;
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory)?;
-    }
-    let _ = std::fs::remove_file(path);
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    Ok(listener)
-}
-
 /// Serves requests; root's only.
 ///
 /// # Errors
@@ -79,10 +67,11 @@ pub fn listen(path: &Path, mode: u32) -> std::io::Result<UnixListener> {
 pub fn serve(path: &Path, sender: mpsc::Sender<Asked>) -> std::io::Result<()> {
     let listener = listen(path, 0o600)?;
     tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
+        loop {
+            let stream = accept(|| listener.accept()).await;
             let sender = sender.clone();
             tokio::spawn(async move {
-                let _ = timeout(Duration::from_secs(60), answer(stream, sender)).await;
+                let _ = timeout(PATIENCE, answer(stream, sender)).await;
             });
         }
     });
@@ -113,16 +102,7 @@ async fn answer(stream: UnixStream, sender: mpsc::Sender<Asked>) -> std::io::Res
 /// # Errors
 /// When it goes away before it has answered.
 pub async fn ask(path: &Path, request: &Request) -> std::io::Result<Option<Reply>> {
-    let Ok(mut stream) = UnixStream::connect(path).await else { return Ok(None) };
-    let mut line = serde_json::to_vec(request)?;
-    line.push(b'\n');
-    stream.write_all(&line).await?;
-    let mut text = String::new();
-    timeout(Duration::from_secs(60), BufReader::new(stream).read_line(&mut text)).await??;
-    if text.is_empty() {
-        return Err(std::io::Error::other("the daemon ended before it had answered"));
-    }
-    Ok(Some(serde_json::from_str(&text)?))
+    daemon_socket::ask(path, request, Some(PATIENCE)).await
 }
 
 /// Serves metrics over HTTP: one request, one answer, whatever the path.
@@ -132,30 +112,13 @@ pub async fn ask(path: &Path, request: &Request) -> std::io::Result<Option<Reply
 pub fn serve_metrics(path: &Path, status: Arc<Mutex<Status>>) -> std::io::Result<()> {
     let listener = listen(path, 0o644)?;
     tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
+        loop {
+            let stream = accept(|| listener.accept()).await;
             let text = status.lock().map(|status| status.metrics()).unwrap_or_default();
             tokio::spawn(async move {
-                let _ = timeout(Duration::from_secs(10), http(stream, text)).await;
+                let _ = timeout(Duration::from_secs(10), http(stream, &text)).await;
             });
         }
     });
     Ok(())
-}
-
-async fn http(mut stream: UnixStream, text: String) -> std::io::Result<()> {
-    let mut head = Vec::new();
-    let mut buffer = [0; 1024];
-    while !head.windows(4).any(|end| end == b"\r\n\r\n") && head.len() < 16 << 10 {
-        let count = stream.read(&mut buffer).await?;
-        if count == 0 {
-            break;
-        }
-        head.extend_from_slice(buffer.get(..count).unwrap_or_default());
-    }
-    let answer = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
-        text.len()
-    );
-    stream.write_all(answer.as_bytes()).await?;
-    stream.shutdown().await
 }

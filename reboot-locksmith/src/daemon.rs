@@ -6,6 +6,7 @@ mod requests;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use reboot_rules::file::write_whole;
 use reboot_rules::inhibitors;
 use reboot_rules::sessions::{terminals, wall};
 use reboot_rules::settings::{Problem, Settings, Strategy};
@@ -13,15 +14,15 @@ use reboot_rules::windows::opening;
 use reboot_rules::{Seconds, show_time, system_clock};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::control::{self, Asked, Reply};
 use crate::drain_task::{DrainTask, Need};
 use crate::host::{self, Identity};
-use crate::journal::{Claimed, Journal, write_whole};
-use crate::machine::{Action, Phase, Progress, Step, Work, step};
+use crate::journal::Journal;
+use crate::machine::{Action, Phase, Progress, Step, step};
 use crate::paths::Paths;
-use crate::permission::{Claim, Guard, HostState, Lock, Permission, Target};
-use crate::policy::{Boot, Facts, LockFact, Origin, Wanted};
+use crate::permission::{Claim, Guard, HostState, Lock, News, Permission, Target};
+use crate::policy::{Boot, Facts, Origin, Wanted};
 use crate::status::Status;
 use crate::watch::{Alarm, Files};
 
@@ -40,12 +41,10 @@ pub struct Ask<'a> {
     pub settings: &'a Settings,
     /// The strategy in force.
     pub strategy: Strategy,
-    /// Whether this host is to have an etcd member.
-    pub etcd_enabled: bool,
     /// This host.
     pub identity: &'a Identity,
     /// What an earlier life asked for.
-    pub claimed: Option<&'a Claimed>,
+    pub claimed: Option<&'a Claim>,
 }
 
 /// Makes them; the text says which setting cannot be followed, and why.
@@ -57,8 +56,9 @@ pub struct Daemon {
     identity: Identity,
     connect: Connect,
     config: Config,
-    etcd_enabled: bool,
     strategy: Strategy,
+    /// Why what the settings name cannot be had; found when they changed, and true until they change again.
+    unmet: Option<Problem>,
     journal: Journal,
     permission: Permission,
     drain: DrainTask,
@@ -74,6 +74,20 @@ pub struct Daemon {
 
 fn say(text: &str) {
     eprintln!("reboot-locksmith: {text}");
+}
+
+/// The strategy in force. Whether this host is to have an etcd member is asked only where the settings leave it open: it takes a process.
+async fn strategy(paths: &Paths, settings: &Settings) -> Strategy {
+    settings.strategy_on(settings.strategy.is_none() && is_etcd_enabled(paths).await)
+}
+
+/// The permission that settings ask for, or one without others and the reason why.
+fn permission(connect: &Connect, ask: &Ask<'_>, quarantined: Option<String>) -> (Permission, Option<Problem>) {
+    let ((lock, guard), unmet) = match connect(ask) {
+        Ok(others) => (others, None),
+        Err(message) => ((None, None), Some(Problem { key: "garboard.reboot".to_owned(), message })),
+    };
+    (Permission::start(lock, guard, HostState::default(), quarantined), unmet)
 }
 
 async fn is_etcd_enabled(paths: &Paths) -> bool {
@@ -96,14 +110,10 @@ impl Daemon {
         if journal.phase == Phase::Rebooting {
             journal.phase = Phase::Drained;
         }
-        let etcd_enabled = is_etcd_enabled(&paths).await;
-        let mut config = Config::load(&paths);
-        let mut problems = Vec::new();
-        let strategy = config.settings.strategy_on(etcd_enabled);
-        let ask = Ask { settings: &config.settings, strategy, etcd_enabled, identity: &identity, claimed: journal.claimed.as_ref() };
-        let others = Self::connected(&connect, &ask, &mut problems);
-        config.problems.append(&mut problems);
-        let permission = Permission::start(others.0, others.1, HostState::default(), journal.quarantined.clone());
+        let config = Config::load(&paths);
+        let strategy = strategy(&paths, &config.settings).await;
+        let ask = Ask { settings: &config.settings, strategy, identity: &identity, claimed: journal.claimed.as_ref() };
+        let (permission, unmet) = permission(&connect, &ask, journal.quarantined.clone());
         if let Err(error) = journal.store(&paths.journal()) {
             warnings.push(format!("{}: {error}", paths.journal().display()));
         }
@@ -121,52 +131,41 @@ impl Daemon {
             identity,
             connect,
             config,
-            etcd_enabled,
             strategy,
+            unmet,
             journal,
             permission,
             status,
         })
     }
 
-    fn connected(connect: &Connect, ask: &Ask<'_>, problems: &mut Vec<Problem>) -> Others {
-        connect(ask).unwrap_or_else(|message| {
-            problems.push(Problem { key: "garboard.reboot".to_owned(), message });
-            (None, None)
-        })
+    /// What is wrong with the settings, or cannot be had.
+    fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.config.problems.iter().chain(&self.unmet)
     }
 
-    /// Reads the settings again; whether they are others now.
+    /// Reads the settings again.
     async fn reload(&mut self) {
-        let etcd_enabled = is_etcd_enabled(&self.paths).await;
-        let mut config = Config::load(&self.paths);
-        // What `connect` found stays found as long as nothing changed.
-        let changed = config.settings != self.config.settings || etcd_enabled != self.etcd_enabled;
-        let doubt =
-            |config: &Config| config.problems.iter().filter(|problem| problem.key != "garboard.reboot").cloned().collect::<Vec<_>>();
-        if !changed && doubt(&config) == doubt(&self.config) {
+        let config = Config::load(&self.paths);
+        let strategy = strategy(&self.paths, &config.settings).await;
+        if config == self.config && strategy == self.strategy {
             return;
         }
-        self.etcd_enabled = etcd_enabled;
-        self.strategy = config.settings.strategy_on(etcd_enabled);
-        if changed {
+        if config.settings != self.config.settings || strategy != self.strategy {
+            self.strategy = strategy;
             // With the old rules' lock in hand nothing goes on under the new ones; the new settle what the old held.
             let claimed = self.journal.claimed.as_ref();
-            let ask = Ask { settings: &config.settings, strategy: self.strategy, etcd_enabled, identity: &self.identity, claimed };
-            let mut problems = Vec::new();
-            let others = Self::connected(&self.connect, &ask, &mut problems);
-            config.problems.append(&mut problems);
-            self.permission = Permission::start(others.0, others.1, HostState::default(), self.journal.quarantined.clone());
+            let ask = Ask { settings: &config.settings, strategy, identity: &self.identity, claimed };
+            (self.permission, self.unmet) = permission(&self.connect, &ask, self.journal.quarantined.clone());
             if self.journal.phase.has_drained() {
                 self.undrain("the settings have changed").await;
             }
+            self.withdraw_announcement();
             self.set_phase(Phase::Waiting);
         }
         self.config = config;
-        say(&self
-            .config
-            .doubt()
-            .map_or_else(|| "the settings are read".to_owned(), |doubt| format!("the settings are not understood: {doubt}")));
+        let doubt = config::doubt(self.problems());
+        say(&doubt.map_or_else(|| "the settings are read".to_owned(), |doubt| format!("the settings are not understood: {doubt}")));
     }
 
     fn set_phase(&mut self, phase: Phase) {
@@ -188,8 +187,8 @@ impl Daemon {
 
     /// What is wanted: what somebody asked for, or an update; an update's version counts for both.
     fn wanted(&mut self) -> Option<Wanted> {
+        self.status.warnings.retain(|line| !line.starts_with("update:"));
         let update = host::update(&self.paths).unwrap_or_else(|why| {
-            self.status.warnings.retain(|line| !line.starts_with("update:"));
             self.status.warnings.push(format!("update: {why}"));
             None
         });
@@ -206,36 +205,40 @@ impl Daemon {
         HostState { healthy: *boot == Boot::Healthy, failed }
     }
 
-    fn look(&mut self) -> Step {
+    /// What the policy looks at now.
+    fn facts(&self, wanted: Option<Wanted>, boot: Boot, news: News) -> Facts<'_> {
         let now = system_clock();
-        let wanted = self.wanted();
-        let boot = host::boot(&self.paths);
-        self.permission.host(self.host_state(&boot));
-        let news = self.permission.news();
-        let inhibitors = inhibitors::read(&self.paths.held(), &self.paths.lasting(), now);
-        let facts = Facts {
+        Facts {
             now,
             settings: &self.config.settings,
             strategy: self.strategy,
-            doubt: self.config.doubt(),
+            doubt: config::doubt(self.problems()),
             number: self.identity.number(wanted.as_ref()),
             opening: opening(&self.config.settings.windows, now),
             wanted,
-            inhibitors,
+            inhibitors: inhibitors::read(&self.paths.held(), &self.paths.lasting(), now),
             boot,
             pause: self.pause.clone(),
             lock: news.lock,
             quorum: news.quorum,
-        };
+        }
+    }
+
+    fn look(&mut self) -> Step {
+        let wanted = self.wanted();
+        let boot = host::boot(&self.paths);
+        self.permission.host(self.host_state(&boot));
+        let reboot_failed = self.reboot_failed.take();
         // Who is logged in is looked up only where it matters.
         let warned = matches!(self.journal.phase, Phase::Locking | Phase::Locked { .. }) && self.config.settings.warn > 0;
         let users = if warned { terminals(&self.paths.proc()).ok().map(|terminals| terminals.len()) } else { Some(0) };
-        let progress = Progress { work: self.drain.work(), reboot_failed: self.reboot_failed.take(), users, extended: self.extended };
+        let progress = Progress { work: self.drain.work(), reboot_failed, users, extended: self.extended };
+        let facts = self.facts(wanted, boot, self.permission.news());
         let step = step(self.journal.phase, &facts, &progress);
+        let Facts { opening, wanted, inhibitors, .. } = facts;
         self.status.count("evaluations");
-        self.status.window_open = facts.opening.is_open();
-        self.status.wanted = facts.wanted.clone();
-        self.status.inhibitors = facts.inhibitors.clone();
+        self.status.window_open = opening.is_open();
+        (self.status.wanted, self.status.inhibitors) = (wanted, inhibitors);
         step
     }
 
@@ -253,25 +256,22 @@ impl Daemon {
         for action in &step.actions {
             match action {
                 Action::Acquire => {
-                    let claim = self.journal.claimed.clone();
-                    let claim = claim
-                        .map(|claimed| Claim { version: claimed.version, reason: claimed.reason })
-                        .unwrap_or(Claim { version: None, reason: String::new() });
-                    self.permission.want(Target::Want(claim));
+                    self.permission.want(Target::Want(self.journal.claimed.clone().unwrap_or_default()));
                 }
                 Action::Release(why) => {
                     say(&format!("giving the lock back: {why}"));
                     self.status.count("gave_back");
                     self.permission.want(Target::GiveBack(why.clone()));
                     self.withdraw_announcement();
-                    self.extended = 0;
                 }
                 Action::Warn(at) => {
-                    self.status.count("locks");
                     let reason = self.status.wanted.as_ref().map(|wanted| wanted.reason.clone()).unwrap_or_default();
                     wall(&format!("this host reboots at {}: {reason}. `sudo locksmithctl extend 15m` puts it off", show_time(*at)));
                 }
-                Action::Announce => self.announce(),
+                Action::Announce => {
+                    self.status.count("locks");
+                    self.announce();
+                }
                 Action::Drain => {
                     self.status.count("drains");
                     let occasion = self.status.wanted.clone();
@@ -294,13 +294,9 @@ impl Daemon {
 
     fn note_claim(&mut self) {
         let Some(wanted) = self.wanted() else { return };
-        let strategy = if self.strategy == Strategy::FleetLock { "fleet-lock" } else { "etcd-lock" }.to_owned();
-        let fence = self.permission.news().fence;
-        let since = self.journal.claimed.as_ref().map_or_else(system_clock, |claimed| claimed.since);
-        let boot_id = self.identity.boot_id.clone();
-        let claimed = Claimed { version: wanted.version, reason: wanted.reason, boot_id, since, strategy, fence };
-        if self.journal.claimed.as_ref() != Some(&claimed) {
-            self.journal.claimed = Some(claimed);
+        let claim = Some(Claim { version: wanted.version, reason: wanted.reason });
+        if self.journal.claimed != claim {
+            self.journal.claimed = claim;
             self.store_journal();
         }
     }
@@ -311,10 +307,11 @@ impl Daemon {
         let _ = self.announce.send(true);
     }
 
+    /// Forgets that a reboot is about to come, also one that an earlier daemon of this boot announced.
     fn withdraw_announcement(&mut self) {
-        if self.announce.send_replace(false) {
-            let _ = std::fs::remove_file(self.paths.pending());
-        }
+        self.extended = 0;
+        self.announce.send_replace(false);
+        let _ = std::fs::remove_file(self.paths.pending());
     }
 
     async fn undrain(&mut self, why: &str) {
@@ -329,22 +326,9 @@ impl Daemon {
     /// The last look at everything, others included, and then PID 1.
     async fn reboot(&mut self) {
         let news = self.permission.confirm().await;
-        let now = system_clock();
         let wanted = self.wanted();
-        let facts = Facts {
-            now,
-            settings: &self.config.settings,
-            strategy: self.strategy,
-            doubt: Config::load(&self.paths).doubt().or_else(|| self.config.doubt()),
-            number: self.identity.number(wanted.as_ref()),
-            opening: opening(&self.config.settings.windows, now),
-            wanted,
-            inhibitors: inhibitors::read(&self.paths.held(), &self.paths.lasting(), now),
-            boot: host::boot(&self.paths),
-            pause: None,
-            lock: news.lock,
-            quorum: news.quorum,
-        };
+        let doubt = Config::load(&self.paths).doubt().or_else(|| config::doubt(self.problems()));
+        let facts = Facts { doubt, pause: None, ..self.facts(wanted, host::boot(&self.paths), news) };
         let judgement = crate::policy::judge(&facts);
         if judgement.decision != crate::policy::Decision::Go {
             self.reboot_failed = Some(judgement.against());
@@ -441,18 +425,6 @@ impl Daemon {
             self.drain.start_containers(stopped);
             self.store_journal();
         }
-    }
-
-    /// How the drain stands, for tests.
-    #[must_use]
-    pub fn work(&self) -> Work {
-        self.drain.work()
-    }
-
-    /// Whether the lock is held, for tests.
-    #[must_use]
-    pub fn holds_lock(&self) -> bool {
-        self.permission.news().lock == LockFact::Held
     }
 }
 

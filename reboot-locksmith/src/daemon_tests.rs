@@ -84,6 +84,9 @@ impl Machine {
     async fn start(&self) -> tokio::task::JoinHandle<std::io::Result<()>> {
         let lock = self.lock();
         let connect: Connect = Box::new(move |ask| {
+            if ask.strategy == Strategy::FleetLock {
+                return Err("there is no such server".to_owned());
+            }
             let uses = ask.strategy.uses_etcd();
             let lock: Option<Arc<dyn Lock>> = if uses { Some(Arc::new(EtcdLock::new(lock.clone(), ask.identity.clone()))) } else { None };
             Ok((lock, None))
@@ -149,6 +152,7 @@ async fn an_update_takes_the_lock_and_the_healthy_new_version_gives_it_back() {
     assert_eq!(machine.holders().await, 1);
     assert_eq!(fs::read_to_string(machine.directory.path().join("hooked")).unwrap(), "pre-reboot 1.1\n");
     assert!(machine.told.lock().unwrap()[0].contains("\"action\":\"reboot\""));
+    assert_eq!(machine.status().await.counters.get("locks"), Some(&1));
     daemon.abort();
     // The reboot; the new version is not known to be healthy at first.
     machine.boots("two", "1.1");
@@ -204,6 +208,58 @@ async fn inhibitors_windows_and_doubtful_settings_hold_it_back_without_a_lock() 
     assert_eq!(machine.holders().await, 0);
     machine.settings(r#"{"strategy": "etcd-lock", "warn": 0}"#);
     machine.is_told(true).await;
+}
+
+#[tokio::test]
+async fn mistakes_are_seen_and_mended_beside_what_settings_name_and_cannot_have() {
+    let machine = Machine::new();
+    machine.is_healthy("1.0");
+    let named = r#"{"strategy": "fleet-lock", "fleet_lock": "https://10.0.0.1", "warn": 0}"#;
+    machine.settings(named);
+    fs::write(machine.paths.needed(), "{").unwrap();
+    let _daemon = machine.start().await;
+    let says = async |words: &str| machine.status().await.settings_problems.iter().any(|problem| problem.contains(words));
+    let unmet = "garboard.reboot: there is no such server";
+    machine.eventually("unmet", async || says(unmet).await).await;
+    assert!(machine.status().await.warnings.iter().any(|line| line.starts_with("update:")));
+    machine.update("1.1");
+    machine.eventually("the update is understood", async || machine.status().await.warnings.is_empty()).await;
+    for _ in 0..2 {
+        machine.settings("[]");
+        machine.eventually("the mistake", async || says("must be a map").await && says(unmet).await).await;
+        machine.settings(named);
+        machine.eventually("mended", async || !says("must be a map").await).await;
+        assert!(says(unmet).await);
+        assert!(machine.status().await.why().contains(unmet), "{}", machine.status().await.why());
+    }
+    machine.is_told(false).await;
+    machine.settings(r#"{"strategy": "reboot", "warn": 0}"#);
+    machine.is_told(true).await;
+}
+
+#[tokio::test]
+async fn a_reboot_that_is_called_off_is_announced_no_longer() {
+    let machine = Machine::new();
+    machine.is_healthy("1.0");
+    fs::create_dir_all(machine.paths.lasting()).unwrap();
+    fs::write(machine.paths.lasting().join("move.json"), r#"{"why": "moving", "who": "ann", "mode": "delay"}"#).unwrap();
+    let (locks, off) = (r#"{"strategy": "etcd-lock", "warn": 0, "inhibit_delay": "1h"}"#, r#"{"strategy": "off", "warn": 0}"#);
+    machine.settings(locks);
+    machine.update("1.1");
+    let daemon = machine.start().await;
+    let is_announced = async || machine.paths.pending().exists();
+    machine.eventually("announced", is_announced).await;
+    machine.settings(off);
+    machine.eventually("other settings", async || !machine.paths.pending().exists()).await;
+    machine.settings(locks);
+    machine.eventually("again", is_announced).await;
+    // The next daemon finds it.
+    daemon.abort();
+    let _ = daemon.await;
+    machine.settings(off);
+    let _daemon = machine.start().await;
+    machine.eventually("a new daemon", async || !machine.paths.pending().exists()).await;
+    machine.is_told(false).await;
 }
 
 #[tokio::test]

@@ -94,7 +94,7 @@ impl Lock for EtcdLock {
         let Some(record) = held else { return Ok(Earlier::Nothing) };
         if record.boot_id == self.identity.boot_id && matches!(record.purpose, Purpose::Update | Purpose::Reboot) {
             let why = "the reboot daemon began again before the reboot".to_owned();
-            return Ok(Earlier::Release { fence: Some(record.fence), why });
+            return Ok(Earlier::Release { why });
         }
         let failed = host.failed.as_ref().filter(|(version, _)| record.version.as_ref() == Some(version));
         let now = Host {
@@ -104,7 +104,7 @@ impl Lock for EtcdLock {
             outcome: failed.map_or(Outcome::Pending, |(_, reason)| Outcome::Failed(reason.clone())),
         };
         Ok(match decide(&record, &now) {
-            Decision::Release { why } => Earlier::Release { fence: Some(record.fence), why },
+            Decision::Release { why } => Earlier::Release { why },
             Decision::Keep { why } => Earlier::Keep { why, failed: None },
             Decision::FellBack { version, reason } => {
                 let why =

@@ -5,11 +5,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use daemon_socket::{accept, listen};
 use reboot_rules::inhibitors::{Inhibitor, hold};
 use reboot_rules::system_clock;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::watch;
 
 const MAX_REQUEST: u64 = 16 << 10;
@@ -21,11 +22,12 @@ const MAX_HELD: usize = 256;
 /// # Errors
 /// When it cannot be made.
 pub fn serve(socket: &Path, group: Option<u32>, held: PathBuf, announced: watch::Receiver<bool>) -> std::io::Result<()> {
-    let listener: UnixListener = crate::control::listen(socket, if group.is_some() { 0o660 } else { 0o600 })?;
+    let listener = listen(socket, if group.is_some() { 0o660 } else { 0o600 })?;
     std::os::unix::fs::chown(socket, None, group)?;
     let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(MAX_HELD));
     tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
+        loop {
+            let stream = accept(|| listener.accept()).await;
             let (held, announced) = (held.clone(), announced.clone());
             let Ok(slot) = std::sync::Arc::clone(&slots).try_acquire_owned() else { continue };
             tokio::spawn(async move {

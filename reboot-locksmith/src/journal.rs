@@ -1,33 +1,16 @@
 //! The journal on the state partition: what must be known after a crash or a reboot. Written whole and synced, before what it tells of is done.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
 use std::path::Path;
+use std::{fs, io};
 
-use reboot_rules::Seconds;
+use reboot_rules::file::write_whole;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Phase;
+use crate::permission::Claim;
 use crate::policy::Wanted;
 
 const FORMAT: u32 = 1;
-
-/// A lock that may be held.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claimed {
-    /// The version that it was asked for.
-    pub version: Option<String>,
-    /// Why.
-    pub reason: String,
-    /// The boot that asked.
-    pub boot_id: String,
-    /// Since when.
-    pub since: Seconds,
-    /// Whose lock it is: `etcd-lock` or `fleet-lock`.
-    pub strategy: String,
-    /// The etcd lock's fence, once it is got.
-    pub fence: Option<u64>,
-}
 
 /// All of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,8 +24,8 @@ pub struct Journal {
     pub boot_id: String,
     /// What somebody asked for: an update is known from the update agent.
     pub wanted: Option<Wanted>,
-    /// What may be held.
-    pub claimed: Option<Claimed>,
+    /// What a lock was asked for, which may be held since.
+    pub claimed: Option<Claim>,
     /// The version that this host has quarantined: once is enough, an operator may have cleared it.
     pub quarantined: Option<String>,
     /// Containers that were stopped for a reboot that has not come yet.
@@ -52,8 +35,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Reads it; a new one when there is none. A damaged one is set aside and said to be so: what others hold for this host is asked of them
-    /// anyway.
+    /// Reads it; a new one when there is none. A damaged one, or a newer version's, is said to be so and begun again, which the next
+    /// [`Journal::store`] overwrites: what others hold for this host is asked of them anyway.
     #[must_use]
     pub fn load(path: &Path) -> (Self, Option<String>) {
         let bytes = match fs::read(path) {
@@ -63,7 +46,10 @@ impl Journal {
         };
         match serde_json::from_slice::<Self>(&bytes) {
             Ok(journal) if journal.format <= FORMAT => (journal, None),
-            Ok(journal) => (Self::default(), Some(format!("{}: written by a newer version (layout {})", path.display(), journal.format))),
+            Ok(journal) => (
+                Self::default(),
+                Some(format!("{}: written by a newer version (layout {}), and begun again", path.display(), journal.format)),
+            ),
             Err(error) => (Self::default(), Some(format!("{}: damaged, and begun again: {error}", path.display()))),
         }
     }
@@ -88,23 +74,6 @@ impl Journal {
     }
 }
 
-/// Writes a file whole or not at all; `sync`: also through a loss of power.
-///
-/// # Errors
-/// When its directory cannot be written.
-pub fn write_whole(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(directory)?;
-    let temporary = path.with_extension("new");
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    if sync {
-        file.sync_all()?;
-    }
-    fs::rename(&temporary, path)?;
-    if sync { File::open(directory)?.sync_all() } else { Ok(()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +92,11 @@ mod tests {
         assert_eq!(loaded, journal);
         loaded.enter_boot("two");
         assert_eq!((loaded.phase, loaded.quarantined.as_deref()), (Phase::Idle, Some("1.2")));
+        // What an earlier version noted beside the claim is passed over.
+        let old = r#"{"format": 1, "claimed": {"version": "1.2", "reason": "x", "boot_id": "one", "since": 5, "strategy": "etcd-lock", "fence": null}}"#;
+        fs::write(&path, old).unwrap();
+        let (loaded, problem) = Journal::load(&path);
+        assert_eq!((loaded.claimed, problem), (Some(Claim { version: Some("1.2".into()), reason: "x".into() }), None));
         fs::write(&path, "{\"phase\": 3").unwrap();
         let (fresh, problem) = Journal::load(&path);
         assert!(fresh == Journal::default() && problem.unwrap().contains("damaged"));

@@ -1,9 +1,11 @@
 //! The reboot daemon: when may this host reboot, and the reboot itself.
 //!
 //! [`policy`] and [`machine`] are the core: data in, decision and actions out. Everything else brings facts or carries actions out. Relies
-//! on `reboot-lock` for the lock and the quorum, on `reboot-rules` for settings, windows and inhibitors, on the update agent to say that
-//! an update is in place, and on PID 1 to reboot. Promises: no reboot that the policy, asked at that very moment, does not allow; what was
-//! taken for a reboot that does not come is given back; killed anywhere, it goes on where its journal says.
+//! on `reboot-rules` for settings, windows and inhibitors, on `daemon-socket` for what it says and is asked over sockets, on the update agent
+//! to say that an update is in place, and on PID 1 to reboot. [`permission`] is made for the lock and the quorum of `reboot-lock`, and
+//! [`etcd_lock`] is the lock's side of it; but [`connect`] takes neither in this version: a host that is to have a lock does not reboot.
+//! Promises: no reboot that the policy, asked at that very moment, does not allow; what was taken for a reboot that does not come is given
+//! back; killed anywhere, it goes on where its journal says.
 
 #![deny(unsafe_code, clippy::indexing_slicing, clippy::panic)]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, clippy::expect_used))]

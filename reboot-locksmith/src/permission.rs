@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use reboot_rules::{Seconds, system_clock};
+use reboot_rules::system_clock;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::policy::{LockFact, QuorumFact};
 
 /// What a lock is wanted for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     /// The version that the next boot starts, where it is another one.
     pub version: Option<String>,
@@ -71,8 +72,6 @@ pub enum Earlier {
     Nothing,
     /// A lock that goes back now.
     Release {
-        /// Its fence.
-        fence: Option<u64>,
         /// Why.
         why: String,
     },
@@ -140,6 +139,15 @@ impl Drop for Permission {
     }
 }
 
+/// Says something, and wakes the other end only if it is new.
+fn tell<T: PartialEq>(to: &watch::Sender<T>, value: T) {
+    to.send_if_modified(|now| {
+        let changed = *now != value;
+        *now = value;
+        changed
+    });
+}
+
 impl Permission {
     /// Begins by settling what an earlier life left. `quarantined`: the version that this host has quarantined already.
     #[must_use]
@@ -153,20 +161,12 @@ impl Permission {
 
     /// Wants something; saying it twice changes nothing.
     pub fn want(&self, target: Target) {
-        self.target.send_if_modified(|now| {
-            let changed = *now != target;
-            *now = target;
-            changed
-        });
+        tell(&self.target, target);
     }
 
     /// Says how the host stands.
     pub fn host(&self, state: HostState) {
-        self.host.send_if_modified(|now| {
-            let changed = *now != state;
-            *now = state;
-            changed
-        });
+        tell(&self.host, state);
     }
 
     /// How it stands.
@@ -256,12 +256,17 @@ async fn settle(lock: &Option<Arc<dyn Lock>>, mut host: watch::Receiver<HostStat
     let mut pauses = Pauses(1);
     loop {
         let state = host.borrow_and_update().clone();
-        let result = match lock.settle(&state).await {
+        let settled = lock.settle(&state).await;
+        if settled.is_ok() {
+            // It answers: an outage until now is over, and must not count as one that goes on when the lock is wanted.
+            set_lock(news, LockFact::Unknown);
+        }
+        let result = match settled {
             Ok(Earlier::Nothing) => {
                 news.send_modify(|news| (news.kept, news.settled) = (None, true));
                 return;
             }
-            Ok(Earlier::Release { why, .. }) => lock.give_back(&why).await.map(|()| true),
+            Ok(Earlier::Release { why }) => lock.give_back(&why).await.map(|()| true),
             Ok(Earlier::Keep { why, failed }) => {
                 let again = news.borrow().quarantined.clone();
                 let result = match failed {
@@ -288,7 +293,7 @@ async fn settle(lock: &Option<Arc<dyn Lock>>, mut host: watch::Receiver<HostStat
                 }
             }
             Err(Refusal::Down(why) | Refusal::No(why) | Refusal::Quarantined(why)) => {
-                note_outage(news, why);
+                set_lock(news, LockFact::Down { since: system_clock(), why });
                 pauses.wait().await;
             }
         }
@@ -307,18 +312,6 @@ async fn settle_reservation(guard: &Option<Arc<dyn Guard>>, mut host: watch::Rec
     while guard.give_back().await.is_err() {
         pauses.wait().await;
     }
-}
-
-fn since_of(news: &watch::Sender<News>) -> Seconds {
-    match &news.borrow().lock {
-        LockFact::Down { since, .. } => *since,
-        _ => system_clock(),
-    }
-}
-
-fn note_outage(news: &watch::Sender<News>, why: String) {
-    let since = since_of(news);
-    set_lock(news, LockFact::Down { since, why });
 }
 
 fn set_lock(news: &watch::Sender<News>, fact: LockFact) {
@@ -361,7 +354,7 @@ async fn want(lock: &Option<Arc<dyn Lock>>, guard: &Option<Arc<dyn Guard>>, clai
                     news.send_modify(|news| (news.lock, news.fence, news.kept) = (LockFact::Held, fence, None));
                     return;
                 }
-                Err(Refusal::Down(why)) => note_outage(news, why),
+                Err(Refusal::Down(why)) => set_lock(news, LockFact::Down { since: system_clock(), why }),
                 Err(Refusal::Quarantined(why)) => set_lock(news, LockFact::Quarantined(why)),
                 Err(Refusal::No(why)) => set_lock(news, LockFact::Refused(why)),
             }

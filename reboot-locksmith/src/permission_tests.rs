@@ -40,7 +40,7 @@ impl Lock for Others {
         self.note("settle")?;
         match &*self.earlier.lock().unwrap() {
             None => Ok(Earlier::Nothing),
-            Some(Earlier::Keep { .. }) if host.healthy => Ok(Earlier::Release { fence: Some(3), why: "healthy".into() }),
+            Some(Earlier::Keep { .. }) if host.healthy => Ok(Earlier::Release { why: "healthy".into() }),
             Some(earlier) => Ok(earlier.clone()),
         }
     }
@@ -150,4 +150,22 @@ async fn a_version_that_failed_is_quarantined_once_and_its_lock_stays() {
         until(&permission, |news| news.settled).await;
         assert!(others.asked().iter().all(|asked| !asked.starts_with("give back")));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_that_has_passed_is_none_when_the_lock_is_wanted() {
+    let others = Arc::new(Others::default());
+    *others.down.lock().unwrap() = true;
+    let permission = Permission::start(Some(others.clone()), None, HostState::default(), None);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    *others.down.lock().unwrap() = false;
+    until(&permission, |news| news.settled).await;
+    permission.want(Target::Want(claim()));
+    assert_eq!(permission.news().lock, LockFact::Unknown);
+    until(&permission, |news| matches!(news.lock, LockFact::Waiting(_))).await;
+    // A new one counts.
+    *others.down.lock().unwrap() = true;
+    permission.want(Target::GiveBack("x".into()));
+    permission.want(Target::Want(claim()));
+    until(&permission, |news| matches!(news.lock, LockFact::Down { .. })).await;
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use daemon_socket::{Metrics, label, labels};
 use reboot_rules::inhibitors::Inhibitor;
 use reboot_rules::scheduled::Scheduled;
 use reboot_rules::{Seconds, show_time};
@@ -129,40 +130,28 @@ impl Status {
     /// In Prometheus' text format.
     #[must_use]
     pub fn metrics(&self) -> String {
-        let mut text = String::new();
-        let mut metric = |name: &str, kind: &str, help: &str, samples: &[(String, u64)]| {
-            let _ = write!(text, "# HELP garboard_reboot_{name} {help}\n# TYPE garboard_reboot_{name} {kind}\n");
-            for (labels, value) in samples {
-                let _ = writeln!(text, "garboard_reboot_{name}{labels} {value}");
-            }
-        };
-        let plain = |value: u64| [(String::new(), value)];
-        let label = |name: &str, value: &str| format!("{{{name}=\"{}\"}}", value.replace(['\\', '"', '\n'], "_"));
-        let info = format!("{{strategy=\"{}\",group=\"{}\"}}", self.strategy, self.group);
-        metric("info", "gauge", "The strategy and the group.", &[(info, 1)]);
+        let mut metrics = Metrics::new("garboard_reboot_");
+        let info = labels(&[("strategy", &self.strategy), ("group", &self.group)]);
+        metrics.metric("info", "gauge", "The strategy and the group.", &[(info, 1)]);
         let states: Vec<_> = Phase::NAMES.iter().map(|name| (label("state", name), u64::from(*name == self.state))).collect();
-        metric("state", "gauge", "1 for the state that the daemon is in.", &states);
-        metric("wanted", "gauge", "1 while a reboot is wanted.", &plain(self.wanted.is_some().into()));
-        metric(
-            "wanted_since_timestamp_seconds",
-            "gauge",
-            "Since when a reboot is wanted.",
-            &plain(self.wanted.as_ref().map_or(0, |w| w.since)),
-        );
-        metric("window_open", "gauge", "1 while a window is open, or there are none.", &plain(self.window_open.into()));
+        metrics.metric("state", "gauge", "1 for the state that the daemon is in.", &states);
+        metrics.plain("wanted", "gauge", "1 while a reboot is wanted.", self.wanted.is_some().into());
+        let since = self.wanted.as_ref().map_or(0, |wanted| wanted.since);
+        metrics.plain("wanted_since_timestamp_seconds", "gauge", "Since when a reboot is wanted.", since);
+        metrics.plain("window_open", "gauge", "1 while a window is open, or there are none.", self.window_open.into());
         let mut closed: BTreeMap<&str, u64> = BTreeMap::new();
         for gate in self.gates.iter().filter(|gate| !gate.open) {
             *closed.entry(gate.kind.as_str()).or_default() += 1;
         }
         let closed: Vec<_> = closed.iter().map(|(kind, count)| (label("gate", kind), *count)).collect();
-        metric("blocked", "gauge", "Parts of the policy that are against the reboot that is wanted.", &closed);
-        metric("inhibitors", "gauge", "Inhibitors.", &plain(self.inhibitors.len() as u64));
-        metric("lock_kept", "gauge", "1 while the lock of an earlier boot is kept.", &plain(self.kept.is_some().into()));
-        metric("settings_problems", "gauge", "Settings that are not understood.", &plain(self.settings_problems.len() as u64));
+        metrics.metric("blocked", "gauge", "Parts of the policy that are against the reboot that is wanted.", &closed);
+        metrics.plain("inhibitors", "gauge", "Inhibitors.", self.inhibitors.len() as u64);
+        metrics.plain("lock_kept", "gauge", "1 while the lock of an earlier boot is kept.", self.kept.is_some().into());
+        metrics.plain("settings_problems", "gauge", "Settings that are not understood.", self.settings_problems.len() as u64);
         for (name, help) in COUNTERS {
-            metric(&format!("{name}_total"), "counter", help, &plain(self.counters.get(name).copied().unwrap_or(0)));
+            metrics.plain(&format!("{name}_total"), "counter", help, self.counters.get(name).copied().unwrap_or(0));
         }
-        text
+        metrics.into_text()
     }
 }
 

@@ -71,11 +71,7 @@ fn parse(args: &[String]) -> Result<Asked, String> {
 
 fn run(mut inhibitor: Inhibitor, command: Vec<String>, list: bool, json: bool) -> Result<Asked, String> {
     if list || command.is_empty() {
-        return if list || inhibitor == Inhibitor::default() || command.is_empty() {
-            Ok(Asked::List { json })
-        } else {
-            Err("no command".to_owned())
-        };
+        return Ok(Asked::List { json });
     }
     if let Some(unknown) = inhibitor.what.split(':').find(|what| !WHATS.contains(what)) {
         return Err(format!("--what={unknown}: known are {}", WHATS.join(", ")));
@@ -84,6 +80,18 @@ fn run(mut inhibitor: Inhibitor, command: Vec<String>, list: bool, json: bool) -
         inhibitor.who = command.join(" ");
     }
     Ok(Asked::Run { inhibitor: Box::new(inhibitor), command })
+}
+
+/// Signals of the terminal are the command's business, which may go on after them; the inhibitor lasts as long as it does. Caught, not ignored:
+/// what is ignored stays so in the command. It holds until this process ends.
+fn outlive_the_terminals_signals() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = super::runtime()?;
+    let _inside = runtime.enter();
+    for kind in [SignalKind::interrupt(), SignalKind::quit()] {
+        drop(signal(kind)?);
+    }
+    Ok(())
 }
 
 /// `systemd-inhibit`; the first word is the program's name.
@@ -121,11 +129,11 @@ pub fn main(args: &[String]) -> ExitCode {
             let held = match hold(&Paths::default().held(), &mine) {
                 Ok(held) => held,
                 Err(error) if uid != 0 => {
-                    return fail(format!("{}, and not {}, may hold inhibitors: use sudo ({error})", "root", person()));
+                    return fail(format!("root, and not {}, may hold inhibitors: use sudo ({error})", person()));
                 }
                 Err(error) => return fail(format!("cannot take the inhibitor: {error}")),
             };
-            // Signals of the terminal are the command's business; the inhibitor lasts as long as it does.
+            let _ = outlive_the_terminals_signals();
             let status = Command::new(program).args(rest).status();
             drop(held);
             match status {
@@ -159,5 +167,20 @@ mod tests {
         for bad in ["x --what=tea ls", "x --mode=maybe ls", "x --frob ls", "x --why"] {
             assert!(parsed(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_interrupt_is_the_commands_business() {
+        use rustix::process::{Signal, getpid, kill_process};
+        outlive_the_terminals_signals().unwrap();
+        // This would be the end of the tests.
+        for signal in [Signal::INT, Signal::QUIT] {
+            kill_process(getpid(), signal).unwrap();
+        }
+        // A command is not shielded from it.
+        let mut command = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = rustix::process::Pid::from_raw(i32::try_from(command.id()).unwrap()).unwrap();
+        kill_process(pid, Signal::INT).unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&command.wait().unwrap()), Some(Signal::INT.as_raw()));
     }
 }

@@ -1,15 +1,16 @@
 //! What the daemon lets others know: its status, and the log where the answer changes.
 
+use reboot_rules::file::write_whole;
 use reboot_rules::scheduled::Scheduled;
 
 use super::{Daemon, say};
-use crate::journal::write_whole;
 use crate::machine::Step;
 
 impl Daemon {
     /// Tells how it stands after a step.
     pub(super) fn publish(&mut self, step: &Step) {
         let news = self.permission.news();
+        let problems = self.problems().map(ToString::to_string).collect();
         let status = &mut self.status;
         status.state = self.journal.phase.as_str().to_owned();
         status.decision = Some(step.judgement.decision);
@@ -23,7 +24,7 @@ impl Daemon {
         status.kept = news.kept;
         status.quarantined.clone_from(&news.quarantined);
         status.scheduled = Scheduled::read(&self.paths.scheduled());
-        status.settings_problems = self.config.problems.iter().map(ToString::to_string).collect();
+        status.settings_problems = problems;
         if self.journal.quarantined != news.quarantined {
             self.journal.quarantined = news.quarantined;
             self.store_journal();
@@ -38,9 +39,6 @@ impl Daemon {
             say(&line);
         }
         self.said = line;
-        if self.shared.lock().is_ok_and(|shared| *shared == self.status) {
-            return;
-        }
         let stored = serde_json::to_vec_pretty(&self.status).map_err(std::io::Error::from);
         if let Err(error) = stored.and_then(|text| write_whole(&self.paths.status(), &text, false)) {
             say(&format!("{}: {error}", self.paths.status().display()));
