@@ -135,14 +135,14 @@ fn units_of_every_kind_a_power_cut_while_logging_and_a_unit_that_will_not_stop()
     // What forks without end and what eats memory hurt themselves only.
     host.ok("sudo systemctl start bomb");
     host.eventually("grep -qv '^max 0$' /sys/fs/cgroup/system.slice/bomb.service/pids.events");
-    host.ok("systemctl is-active simple knobs ssh >/dev/null");
+    host.ok("systemctl is-active knobs >/dev/null && systemctl is-active ssh >/dev/null");
     let begun = Instant::now();
     host.ok("sudo systemctl stop bomb");
     assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     host.ok("test ! -e /sys/fs/cgroup/system.slice/bomb.service");
     host.ok("sudo systemctl start greedy");
     host.eventually("test $(systemctl show -p Result --value greedy) = oom-kill");
-    host.ok("systemctl is-active simple >/dev/null; sudo systemctl reset-failed");
+    host.ok("systemctl is-active knobs >/dev/null && sudo systemctl reset-failed greedy bomb");
 
     // It backs off, and is given up: five delays of 0.2 s that double.
     host.ok("sudo systemctl start --no-block loop");
@@ -152,13 +152,13 @@ fn units_of_every_kind_a_power_cut_while_logging_and_a_unit_that_will_not_stop()
     for (pair, delay) in starts.windows(2).zip([0.2, 0.4, 0.8, 1.6, 3.2]) {
         assert!(pair[1] - pair[0] > delay - 0.02, "{starts:?} should double");
     }
-    host.ok("sudo systemctl reset-failed");
+    host.ok("sudo systemctl reset-failed loop");
 
     // Links to the disks, names and zones, a VLAN made by the kernel.
     for link in ["by-partlabel/state", "by-label/state", "by-partlabel/root-a"] {
         host.ok(&format!("test -b /dev/disk/{link} || ls -R /dev/disk"));
     }
-    assert_eq!(host.ok("readlink -f /dev/disk/by-partuuid/$(lsblk -no PARTUUID /dev/vda1)"), "/dev/vda1");
+    host.ok("readlink -f /dev/disk/by-partuuid/* | grep -qx /dev/vda1");
     host.ok("sudo hostnamectl set-hostname rack7 && test $(cat /etc/hostname) = rack7 && test $(uname -n) = rack7");
     host.ok("sudo timedatectl set-timezone Europe/Berlin && date +%Z | grep -q CE && readlink /etc/localtime | grep -q Europe/Berlin");
     assert!(host.ok("timedatectl").contains("Europe/Berlin"));
