@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -145,16 +146,20 @@ async fn run(command: &mut Command, limit: Duration) -> Result<String, String> {
             None => sleep(Duration::from_millis(50)).await,
         }
     };
-    // It has ended, but a process that it has left behind could hold the pipe: no more is read than is there.
-    let said = |pipe: Option<&mut dyn Read>| {
+    // It has ended, but a process that it has left behind may hold the pipe, which then has no end: no more is read than is there.
+    let said = |pipe: Option<OwnedFd>| {
         let mut text = Vec::new();
-        let _ = pipe.map(|pipe| pipe.take(MAX_SAID).read_to_end(&mut text));
+        if let Some(pipe) = pipe.map(fs::File::from)
+            && rustix::io::ioctl_fionbio(&pipe, true).is_ok()
+        {
+            let _ = pipe.take(MAX_SAID).read_to_end(&mut text);
+        }
         String::from_utf8_lossy(&text).into_owned()
     };
     if status.success() {
-        return Ok(said(child.0.stdout.as_mut().map(|pipe| pipe as &mut dyn Read)));
+        return Ok(said(child.0.stdout.take().map(OwnedFd::from)));
     }
-    let words = said(child.0.stderr.as_mut().map(|pipe| pipe as &mut dyn Read));
+    let words = said(child.0.stderr.take().map(OwnedFd::from));
     Err(failed(&format!("{status}: {}", words.lines().last().unwrap_or_default())))
 }
 
@@ -254,6 +259,22 @@ mod tests {
             snapshot(&host(directory.path(), ACTIVE, save), &to, next).await.unwrap();
         }
         assert_eq!(files(&to), ["1.1-to-1.2.db", "1.2-to-1.3.db"], "the newest two are kept");
+    }
+
+    #[tokio::test]
+    async fn a_process_that_was_left_behind_keeps_nobody_waiting() {
+        let _alone = ALONE.lock().await;
+        for (script, whole) in [("sleep 30 & echo $!", true), ("sleep 30 & echo $! >&2; exit 1", false)] {
+            let began = Instant::now();
+            let said = run(Command::new("sh").args(["-c", script]), Duration::from_secs(20)).await;
+            let waited = began.elapsed();
+            assert_eq!(said.is_ok(), whole, "{said:?}");
+            let said = said.unwrap_or_else(|error| error);
+            let left: i32 = said.trim().rsplit(' ').next().unwrap().parse().unwrap();
+            let left = rustix::process::Pid::from_raw(left).unwrap();
+            rustix::process::kill_process(left, rustix::process::Signal::KILL).expect("it holds the pipe still");
+            assert!(waited < Duration::from_secs(15), "{waited:?}");
+        }
     }
 
     #[tokio::test]
