@@ -76,7 +76,7 @@ impl<'a> Reader<'a> {
                 self.body.as_ref().filter(|(object, _)| *object == span.object).map(|(_, body)| body.position() - self.rest.len() as u64);
             match from {
                 Some(from) if from <= at && (at - from <= skip || self.whole) => {
-                    // Of what was not asked for nothing is kept.
+                    // Of what is not wanted nothing is kept: gaps, and from a server without ranges all that is before.
                     let skip = usize::try_from(at - from).unwrap_or(usize::MAX).min(self.rest.len());
                     let _ = self.rest.split_to(skip);
                     if !self.rest.is_empty() {
@@ -117,20 +117,6 @@ impl<'a> Reader<'a> {
         }
         self.whole = body.position() < at;
         self.body = Some((span.object, body));
-        // A server without ranges sends all of it: what is before is read and thrown away.
-        while let Some((_, body)) = &mut self.body {
-            let before = at - body.position().min(at);
-            if before == 0 {
-                break;
-            }
-            let Some(mut piece) = body.next().await? else { break };
-            self.meter.add(piece.len() as u64);
-            if piece.len() as u64 > before {
-                let _ = piece.split_to(usize::try_from(before).unwrap_or(usize::MAX));
-                self.rest = piece;
-                break;
-            }
-        }
         Ok(())
     }
 

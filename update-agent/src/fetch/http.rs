@@ -96,8 +96,10 @@ impl Http {
         }
     }
 
-    fn body(&self, url: &Url, response: Response, at: u64) -> Body {
-        let end = response.content_length().map(|len| at.saturating_add(len));
+    /// `end` is where the answer has to end to be whole; without, its length is believed. An answer without a length that just stops is
+    /// no end but a broken line.
+    fn body(&self, url: &Url, response: Response, at: u64, end: Option<u64>) -> Body {
+        let end = end.or(response.content_length().map(|len| at.saturating_add(len)));
         let pieces = response.bytes_stream().map(|piece| piece.map_err(|error| chain(&error)));
         Body::new(url.to_string(), Box::pin(pieces), at, end, self.pace)
     }
@@ -109,7 +111,7 @@ impl Http {
     pub async fn open_whole(&self, path: &str) -> Result<Body, FetchError> {
         let url = self.url(path)?;
         let response = self.send(&url, None).await?;
-        Ok(self.body(&url, response, 0))
+        Ok(self.body(&url, response, 0, None))
     }
 
     /// See [`super::Source::open`].
@@ -121,17 +123,17 @@ impl Http {
         if response.status() == StatusCode::PARTIAL_CONTENT {
             let text = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok()).unwrap_or("no range at all").to_owned();
             let wrong = || FetchError::Range { url: url.to_string(), asked: offset, size, got: text.clone() };
-            let (first, _, total) = content_range(&text).ok_or_else(wrong)?;
-            if range.is_none() || first != offset || total.is_some_and(|total| total != size) {
+            let (first, last, total) = content_range(&text).ok_or_else(wrong)?;
+            if range.is_none() || first != offset || last < first || total.is_some_and(|total| total != size) {
                 return Err(wrong());
             }
-            return Ok(self.body(&url, response, first));
+            return Ok(self.body(&url, response, first, Some(last.saturating_add(1))));
         }
         // The server does not do ranges, or was not asked to: all of the file comes, from its first byte.
         if let Some(got) = response.content_length().filter(|got| *got != size) {
             return Err(FetchError::Length { url: url.to_string(), size, got });
         }
-        Ok(self.body(&url, response, 0))
+        Ok(self.body(&url, response, 0, Some(size)))
     }
 }
 

@@ -14,8 +14,10 @@ pub struct Behaviour {
     pub everything: bool,
     /// Ranges are not looked at.
     pub no_ranges: bool,
-    /// The line breaks after so many bytes of a body, as often as this.
+    /// The line breaks after so many bytes of a body, as often as this. A shorter body comes whole and does not count.
     pub drop_after: Option<(u64, u32)>,
+    /// The line breaks once, when so many bytes of packs have been sent in all.
+    pub drop_at: Option<u64>,
     /// The answer stops there and the line stays open.
     pub stall_after: Option<u64>,
     /// Every answer has this status, with this `Retry-After`, as often as this.
@@ -26,6 +28,8 @@ pub struct Behaviour {
     pub redirect: bool,
     /// `Content-Length` says so many bytes more than come.
     pub lie: u64,
+    /// There is no `Content-Length`: where the line ends is where the answer does.
+    pub no_length: bool,
     /// The answer has no end.
     pub endless: bool,
     /// 200 and this text.
@@ -105,9 +109,6 @@ async fn serve(mut stream: TcpStream, directory: PathBuf, shared: Arc<Mutex<Shar
                     _ => {}
                 }
             }
-            if let Some(drop) = &mut shared.behaviour.drop_after {
-                drop.1 = drop.1.saturating_sub(1);
-            }
             if let Some(status) = &mut shared.behaviour.status {
                 status.2 = status.2.saturating_sub(1);
             }
@@ -137,10 +138,11 @@ async fn answer(
             .write_all(format!("HTTP/1.1 302 Found\r\nLocation: {path}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").as_bytes())
             .await;
     }
+    let unsaid = behaviour.endless || behaviour.no_length;
+    let length = |len: u64| if unsaid { String::new() } else { format!("Content-Length: {len}\r\n") };
     if let Some(page) = behaviour.page {
-        return stream
-            .write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{page}", page.len()).as_bytes())
-            .await;
+        let len = length(page.len() as u64);
+        return stream.write_all(format!("HTTP/1.1 200 OK\r\n{len}Connection: close\r\n\r\n{page}").as_bytes()).await;
     }
     if behaviour.endless && !is_pack {
         stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").await?;
@@ -168,10 +170,21 @@ async fn answer(
     if behaviour.endless {
         body.extend([0; 1 << 20]);
     }
-    let len = body.len() as u64 + behaviour.lie;
-    let len = if behaviour.endless { String::new() } else { format!("Content-Length: {len}\r\n") };
+    let len = length(body.len() as u64 + behaviour.lie);
     stream.write_all(format!("HTTP/1.1 {status}\r\n{extra}{len}Connection: close\r\n\r\n").as_bytes()).await?;
-    let end = behaviour.drop_after.map(|drop| drop.0).or(behaviour.stall_after).map_or(body.len(), |at| (at as usize).min(body.len()));
+    let mut end = behaviour.drop_after.map(|drop| drop.0).or(behaviour.stall_after).map_or(body.len(), |at| (at as usize).min(body.len()));
+    {
+        let mut shared = shared.lock().unwrap();
+        if let Some(drop) = shared.behaviour.drop_after.as_mut().filter(|drop| behaviour.drop_after.is_some() && drop.0 < body.len() as u64)
+        {
+            drop.1 = drop.1.saturating_sub(1);
+        }
+        let left = behaviour.drop_at.and_then(|at| at.checked_sub(shared.sent)).filter(|left| is_pack && *left < body.len() as u64);
+        if let Some(left) = left {
+            end = left as usize;
+            shared.behaviour.drop_at = None;
+        }
+    }
     let (step, pause) = behaviour.trickle.unwrap_or((64 << 10, 0));
     for piece in body[..end].chunks(step) {
         stream.write_all(piece).await?;

@@ -74,6 +74,27 @@ async fn a_server_that_breaks_off_after_a_few_bytes_each_time_is_given_up() {
     assert_eq!(update(&world, |_| {}).await.unwrap().as_deref(), Some("1.1"));
 }
 
+/// An error page from some proxy, or a line that breaks: without a length nothing in the answer says that it is not whole.
+#[tokio::test]
+async fn short_answers_without_a_length_count_as_broken_off() {
+    for short in [
+        Behaviour { page: Some("<html>no</html>"), ..Behaviour::default() },
+        Behaviour { drop_after: Some((20_000, u32::MAX)), ..Behaviour::default() },
+    ] {
+        let world = world().await;
+        world.server.behave(Behaviour { no_length: true, ..short.clone() });
+        let updated = tokio::time::timeout(Duration::from_secs(60), update(&world, |_| {})).await;
+        let error = updated.expect("it does not ask for ever").unwrap_err();
+        assert_eq!(error.kind(), "dropped", "{short:?}: {error}");
+        let asked = world.server.shared.lock().unwrap().requests.iter().filter(|request| request.contains(".pack")).count();
+        assert!((8..20).contains(&asked), "{short:?}: {asked}");
+        assert_eq!(world.machine.boots(), "1.0");
+        // One that is whole needs no length.
+        world.server.behave(Behaviour { no_length: true, ..Behaviour::default() });
+        assert_eq!(update(&world, |_| {}).await.unwrap().as_deref(), Some("1.1"));
+    }
+}
+
 /// Each answer brings a payload before it stalls, so no number of failures in a row ends it.
 #[tokio::test]
 async fn a_server_that_stalls_after_each_payload_is_given_up_when_all_in_all_it_is_too_slow() {
