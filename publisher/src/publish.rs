@@ -166,11 +166,13 @@ fn publish_one(
     for entry in releases {
         let release = context.repository.read_release(&entry.release)?;
         let map = known.learn(context.repository, &release)?;
-        if entry.version < *version && !entry.withdrawn && predecessors.len() < offer.patches {
-            predecessors.push(release);
-        }
-        if entry.version < *version && earlier.len() < TOLD.max(offer.patches) {
+        let older = entry.version < *version;
+        let predecessor = older && !entry.withdrawn && predecessors.len() < offer.patches;
+        if older && (predecessor || earlier.len() < TOLD) {
             earlier.push((entry.version.clone(), map));
+        }
+        if predecessor {
+            predecessors.push(release);
         }
     }
     let packed = pack::pack(parts, &known, context.repository, level)?;
@@ -179,10 +181,11 @@ fn publish_one(
     let mut costs = cost::costs(&packed.map, &packed.index, &earlier, small);
     let mut patches = Vec::new();
     for from in &predecessors {
-        let info = patch::make(parts, &packed.map, from, context.repository, level)?;
         let Some(told) = costs.chunks_from.iter_mut().find(|told| told.version == from.version.to_string()) else { continue };
+        let (info, bytes) = patch::make(parts, &packed.map, from, context.repository, level)?;
         // A host that takes a patch needs neither map nor index.
         if info.patch.size < told.cost.bytes + small {
+            context.repository.write_object(&bytes, ObjectKind::Patch)?;
             told.patch = Some(info.patch.size);
             patches.push(info);
         } else {
@@ -204,7 +207,7 @@ fn publish_one(
         map_body: Digest::of(&packed.map.body()),
         index: packed.index_object,
         packs: packed.packs,
-        full_size: cost::cost(&packed.map, &packed.index, None).bytes,
+        full_size: costs.full.bytes,
         patches,
         state: parts.parts.state.clone(),
     };

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use publisher::Expiries;
 use publisher::keys::{Keys, Threshold};
 use publisher::parts::{FileRange, PARTS_FILE, Parts, ROOT_FILE, UKI_FILE};
-use publisher::publish::{Context, Offer, Published, publish};
+use publisher::publish::{Context, Offer, Published, publish, withdraw};
 use publisher::repository::Repository;
 use release_format::{
     ChunkDecoder, ContentMap, Digest, FetchPlan, FormatError, LocalChunks, MAX_REQUESTS, ObjectKind, PackIndex, Part, PatchDecoder,
@@ -93,6 +93,12 @@ impl World {
         let offer = Offer { patches, ..Offer::default() };
         let published = publish(&mut context, &out, &"stable".parse().unwrap(), &offer, 3, &root_hash).unwrap();
         (Image { root, uki }, published.into_iter().next().unwrap())
+    }
+
+    fn withdraw(&self, version: &str) {
+        let mut repository = Repository::open(&self.repository(), &self.keys).unwrap();
+        let mut context = Context { repository: &mut repository, keys: &self.keys, expiries: &Expiries::default(), now: now() };
+        withdraw(&mut context, &"stable".parse().unwrap(), None, &version.parse().unwrap()).unwrap();
     }
 
     fn release(&self, version: &str) -> (Release, ContentMap, PackIndex) {
@@ -258,6 +264,34 @@ fn a_version_alone_costs_little_and_moved_code_less_than_its_chunks() {
     let patch = costs.chunks_from[0].patch.unwrap();
     assert!(patch * 5 < costs.chunks_from[0].cost.bytes, "{costs:?}");
     assert_eq!(costs.chunks_from[0].way(&costs.full), "patch");
+}
+
+#[test]
+fn versions_that_were_taken_back_do_not_stand_before_the_one_that_a_patch_starts_from() {
+    let world = World::new();
+    let files: Files = [("etc/os-release".to_owned(), noise(1, 9000))].into();
+    world.publish("1.0", &files, b"kernel", 0);
+    for step in 1..=6 {
+        world.publish(&format!("1.{step}"), &files, b"kernel", 0);
+        world.withdraw(&format!("1.{step}"));
+    }
+    let (_, published) = world.publish("1.7", &files, b"kernel", 1);
+    let costs = published.costs.unwrap();
+    let told: Vec<_> = costs.chunks_from.iter().map(|from| (from.version.as_str(), from.patch.is_some())).collect();
+    assert_eq!(told, [("1.6", false), ("1.5", false), ("1.4", false), ("1.3", false), ("1.2", false), ("1.0", true)]);
+}
+
+#[test]
+fn a_patch_that_costs_more_than_chunks_is_told_and_not_kept() {
+    let world = World::new();
+    world.publish("1.0", &[("a".to_owned(), noise(1, 9000))].into(), b"kernel", 1);
+    // The same chunks twice: one payload in a pack, and one in each of a patch's windows.
+    let big = noise(2, 4 << 20);
+    let (_, published) = world.publish("1.1", &[("big".to_owned(), big.clone()), ("twin".to_owned(), big)].into(), b"kernel", 1);
+    let costs = published.costs.unwrap();
+    assert!(costs.chunks_from[0].patch.is_none() && costs.chunks_from[0].refused_patch.is_some(), "{costs:?}");
+    let objects = fs::read_dir(world.repository().join("objects")).unwrap();
+    assert!(!objects.map(|entry| entry.unwrap().path()).any(|path| path.extension().is_some_and(|kind| kind == "patch")));
 }
 
 proptest! {

@@ -9,15 +9,13 @@ mod windows;
 
 use rayon::prelude::*;
 use release_format::{
-    ChunkDecoder, ContentMap, Digest, LocalChunks, ObjectKind, ObjectRef, PatchDecoder, PatchInfo, PatchOperation, PatchTable,
-    PayloadDigest, Release,
+    ChunkDecoder, ContentMap, Digest, LocalChunks, ObjectRef, PatchDecoder, PatchInfo, PatchOperation, PatchTable, PayloadDigest, Release,
 };
 
 use crate::error::PublishError;
-use crate::files;
 use crate::pack::{SMALL_LEVEL, read_map};
 use crate::parts::OpenParts;
-use crate::repository::{OBJECTS, Repository};
+use crate::repository::Repository;
 use encode::Encoded;
 use old::OldRelease;
 use windows::Window;
@@ -28,11 +26,17 @@ pub use windows::{Caps, cut};
 /// Windows that are worked on at the same time: each takes some 300 MiB.
 const THREADS: usize = 3;
 
-/// Makes the patch pack from an earlier release and writes it; what it gives is for the release's metadata.
+/// Makes the patch pack from an earlier release: what the release's metadata say of it, and its bytes, which are written nowhere yet.
 ///
 /// # Errors
-/// When the earlier release cannot be read, or files cannot be written.
-pub fn make(parts: &OpenParts, map: &ContentMap, from: &Release, repository: &Repository, level: i32) -> Result<PatchInfo, PublishError> {
+/// When the earlier release cannot be read.
+pub fn make(
+    parts: &OpenParts,
+    map: &ContentMap,
+    from: &Release,
+    repository: &Repository,
+    level: i32,
+) -> Result<(PatchInfo, Vec<u8>), PublishError> {
     let (old_map, index) = read_map(repository, from)?;
     let old = OldRelease::new(repository, from, &old_map, &index);
     let local = LocalChunks::of(&old_map);
@@ -63,12 +67,11 @@ pub fn make(parts: &OpenParts, map: &ContentMap, from: &Release, repository: &Re
         operations: Vec::with_capacity(encoded.len()),
     };
     for (window, encoded) in windows.iter().zip(&encoded) {
-        let sources = encoded.sources.clone();
         table.operations.push(PatchOperation {
             operation: encoded.operation,
             chunks: window.chunks.clone(),
-            source_digest: if sources.is_empty() { PayloadDigest::new([0; 16]) } else { encoded.source_digest },
-            sources,
+            source_digest: encoded.source_digest,
+            sources: encoded.sources.clone(),
             offset: 0,
             len: u32::try_from(encoded.payload.len()).unwrap_or(u32::MAX),
             digest: PayloadDigest::of(&encoded.payload),
@@ -78,11 +81,10 @@ pub fn make(parts: &OpenParts, map: &ContentMap, from: &Release, repository: &Re
     let size = head.len() as u64 + encoded.iter().map(|encoded| encoded.payload.len() as u64).sum::<u64>();
     rehearse(&head, size, &old_map, map, &old, &encoded).map_err(failed())?;
 
-    let mut bytes = head.clone();
+    let table = Some(ObjectRef::of(&head));
+    let mut bytes = head;
     encoded.iter().for_each(|encoded| bytes.extend(&encoded.payload));
-    files::make_directory(&repository.directory().join(OBJECTS))?;
-    let patch = repository.write_object(&bytes, ObjectKind::Patch)?;
-    Ok(PatchInfo { format: PatchInfo::FORMAT, from: from.root_hash, patch, table: Some(ObjectRef::of(&head)) })
+    Ok((PatchInfo { format: PatchInfo::FORMAT, from: from.root_hash, patch: ObjectRef::of(&bytes), table }, bytes))
 }
 
 /// Applies all of it as a host does: what comes out must be the chunks that the map names, and with those both have, all of them.
