@@ -51,7 +51,7 @@ pub struct Release {
     pub index: ObjectRef,
     /// The packs that the index counts.
     pub packs: Vec<ObjectRef>,
-    /// Bytes of all payloads: what the release costs a host that has nothing. 0 when it was not noted.
+    /// Bytes of all ranges that a host with nothing fetches, small gaps between payloads included. 0 when it was not noted.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub full_size: u64,
     /// Ways from earlier releases; an agent passes over those whose format it does not know.

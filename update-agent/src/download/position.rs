@@ -77,7 +77,7 @@ pub struct Taken {
     pub full: u64,
     /// Bytes copied from the running slot.
     pub copied: u64,
-    /// Chunks and operations that could not be used and were replaced one level up.
+    /// Chunks that could not be copied or made of what is here, and were fetched instead.
     pub fallbacks: u64,
 }
 
@@ -100,8 +100,8 @@ impl Taken {
         let text = if self.way == Way::Full { text } else { format!("{text} instead of {}", mib(self.full)) };
         match self.fallbacks {
             0 => text,
-            1 => format!("{text}, one piece of it because the running version's was damaged"),
-            count => format!("{text}, {count} pieces of it because the running version's were damaged"),
+            1 => format!("{text}, one piece of it another way"),
+            count => format!("{text}, {count} pieces of it another way"),
         }
     }
 }
