@@ -2,22 +2,23 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod common;
+
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::fs;
 use std::path::PathBuf;
 
-use disk_layout::{VeritySuperblock, hash_area_blocks};
+use common::{parts, root_hash};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use publisher::Expiries;
 use publisher::keys::{Keys, Threshold};
-use publisher::parts::{FileRange, PARTS_FILE, Parts, ROOT_FILE, UKI_FILE};
+use publisher::parts::{PARTS_FILE, Parts, ROOT_FILE, UKI_FILE};
 use publisher::publish::{Context, Offer, Published, publish, withdraw};
 use publisher::repository::Repository;
 use release_format::{
     ChunkDecoder, ContentMap, Digest, FetchPlan, FormatError, LocalChunks, MAX_REQUESTS, ObjectKind, PackIndex, Part, PatchDecoder,
-    PatchTable, PlanOptions, RangeDecoder, Release, StateFloor, Write,
+    PatchTable, PlanOptions, RangeDecoder, Release, Write,
 };
 
 type Files = BTreeMap<String, Vec<u8>>;
@@ -35,12 +36,6 @@ struct Image {
 
 fn now() -> Timestamp {
     "2026-03-01T00:00:00Z".parse().unwrap()
-}
-
-fn root_hash(file: &File, offset: u64, size: u64, _: &VeritySuperblock) -> std::io::Result<[u8; 32]> {
-    let mut bytes = vec![0; size as usize];
-    file.read_exact_at(&mut bytes, offset)?;
-    Ok(*Digest::of(&bytes).as_bytes())
 }
 
 impl World {
@@ -72,21 +67,7 @@ impl World {
         fs::create_dir_all(&directory).unwrap();
         fs::write(directory.join(ROOT_FILE), &root).unwrap();
         fs::write(directory.join(UKI_FILE), &uki).unwrap();
-        let parts = Parts {
-            schema: Parts::SCHEMA,
-            image: "tiny".parse().unwrap(),
-            version: version.to_owned(),
-            architecture: "x86_64".parse().unwrap(),
-            root_hash: Digest::of(&root).to_string(),
-            verity_size: hash_area_blocks(root.len() as u64 / 4096) * 4096,
-            verity_salt: "00".to_owned(),
-            verity_uuid: uuid::Uuid::nil(),
-            root: FileRange { file: ROOT_FILE.into(), offset: 0, size: root.len() as u64 },
-            extents,
-            owners: Vec::new(),
-            sections: vec![(String::new(), version.len() as u64), (".linux".to_owned(), kernel.len() as u64)],
-            state: StateFloor::default(),
-        };
+        let parts = parts(version, &root, 0, extents, &[("", version.len()), (".linux", kernel.len())]);
         fs::write(directory.join(PARTS_FILE), serde_json::to_vec(&parts).unwrap()).unwrap();
         let mut repository = Repository::open(&self.repository(), &self.keys).unwrap();
         let mut context = Context { repository: &mut repository, keys: &self.keys, expiries: &Expiries::default(), now: now() };

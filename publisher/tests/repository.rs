@@ -2,21 +2,22 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod common;
+
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use disk_layout::{VeritySuperblock, hash_area_blocks};
+use common::{parts, root_hash};
 use jiff::Timestamp;
 use publisher::keys::{Keys, Threshold};
-use publisher::parts::{FileRange, PARTS_FILE, Parts, ROOT_FILE, UKI_FILE};
+use publisher::parts::{PARTS_FILE, ROOT_FILE, UKI_FILE};
 use publisher::publish::{Context, Offer, Published, prune, publish, refresh, withdraw};
 use publisher::repository::{Repository, read_as_client};
 use publisher::{Expiries, PublishError, Role, bundle};
 use release_format::{
     Channel, ChunkDecoder, ContentMap, Digest, FetchPlan, FormatError, Name, ObjectKind, ObjectRef, PackIndex, Part, PlanOptions,
-    RangeDecoder, Release, Rollout, StateFloor, Wave, Write,
+    RangeDecoder, Release, Rollout, Wave, Write,
 };
 
 const NOW: &str = "2026-03-01T00:00:00Z";
@@ -35,13 +36,6 @@ struct Image {
 
 fn name(text: &str) -> Name {
     text.parse().unwrap()
-}
-
-/// Stands in for the verity tree, which is the image builder's.
-fn root_hash(file: &File, offset: u64, size: u64, _: &VeritySuperblock) -> std::io::Result<[u8; 32]> {
-    let mut bytes = vec![0; size as usize];
-    file.read_exact_at(&mut bytes, offset)?;
-    Ok(*Digest::of(&bytes).as_bytes())
 }
 
 impl World {
@@ -79,22 +73,7 @@ impl World {
         let shift = 5000;
         fs::write(directory.join(ROOT_FILE), [&vec![0xdd; shift], root.as_slice()].concat()).unwrap();
         fs::write(directory.join(UKI_FILE), &uki).unwrap();
-        let size = root.len() as u64;
-        let parts = Parts {
-            schema: Parts::SCHEMA,
-            image: name("tiny"),
-            version: version.to_owned(),
-            architecture: name("x86_64"),
-            root_hash: Digest::of(&root).to_string(),
-            verity_size: hash_area_blocks(size / 4096) * 4096,
-            verity_salt: "00ff".to_owned(),
-            verity_uuid: uuid::Uuid::nil(),
-            root: FileRange { file: ROOT_FILE.into(), offset: shift as u64, size },
-            extents,
-            owners: Vec::new(),
-            sections: vec![(".osrel".to_owned(), version.len() as u64), (".linux".to_owned(), kernel.len() as u64)],
-            state: StateFloor::default(),
-        };
+        let parts = parts(version, &root, shift as u64, extents, &[(".osrel", version.len()), (".linux", kernel.len())]);
         fs::write(directory.join(PARTS_FILE), serde_json::to_vec(&parts).unwrap()).unwrap();
         Image { root, uki }
     }

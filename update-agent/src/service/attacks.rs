@@ -2,6 +2,8 @@
 //! fast-forward, freeze, mix-and-match, wrong roots, keys that count no longer, thresholds. Each is refused by name, with the disk as it was.
 //! Those that need no keys, and endless data, are in `metadata`; slow retrieval is in `slow`.
 
+use std::path::{Path, PathBuf};
+
 use publisher::Role;
 use publisher::keys::Threshold;
 use publisher::{Expiries, signer::Signer};
@@ -17,7 +19,7 @@ use crate::crash::fixture::Release;
 fn untouched(_: Role, _: &mut Value) {}
 
 /// The metadata as they are, to go back to.
-struct Kept(Vec<(std::path::PathBuf, Vec<u8>)>);
+struct Kept(Vec<(PathBuf, Vec<u8>)>);
 
 fn keep(shop: &Shop) -> Kept {
     let files = std::fs::read_dir(shop.metadata()).unwrap().map(|entry| entry.unwrap().path());
@@ -44,16 +46,20 @@ async fn accepted(world: &World) {
     assert_eq!(check(&world.machine, &world.server).await, Ok(1));
 }
 
-/// Two publications with three root keys, of which two must sign.
-async fn rotated() -> (Shop, Server, std::path::PathBuf) {
-    let mut shop = Shop::with_keys(Threshold { keys: 3, signatures: 2 }, &Expiries::default());
+/// Two publications with `rotate` between them, and the root of before it, which an image may have.
+async fn rotated(mut shop: Shop, rotate: impl FnOnce(&mut Shop)) -> (Shop, Server, PathBuf) {
     shop.publish(&Release::new("1.1"));
     let server = Server::start(shop.repository()).await;
     let image_root = shop.directory.path().join("image-root.json");
     std::fs::copy(shop.root(), &image_root).unwrap();
-    shop.rotate(&[Role::Root, Role::Timestamp]);
+    rotate(&mut shop);
     shop.publish(&Release::new("1.2"));
     (shop, server, image_root)
+}
+
+/// A host whose image has this root.
+fn trusting(shop: &Shop, image_root: &Path) -> Machine {
+    Machine { root: image_root.to_owned(), ..Machine::new(shop, &Release::new("1.0")) }
 }
 
 #[tokio::test]
@@ -146,12 +152,14 @@ async fn a_role_does_not_sign_for_another_and_no_key_counts_twice() {
 
 #[tokio::test]
 async fn a_threshold_is_of_keys_and_not_of_signatures() {
-    let (shop, server, image_root) = rotated().await;
+    // Three root keys, of which two must sign.
+    let shop = Shop::with_keys(Threshold { keys: 3, signatures: 2 }, &Expiries::default());
+    let (shop, server, image_root) = rotated(shop, |shop| shop.rotate(&[Role::Root, Role::Timestamp])).await;
     let path = shop.metadata().join("2.root.json");
     let good: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     let all = good["signatures"].as_array().unwrap().clone();
     let renamed = |of: usize, with: usize| json!({"keyid": all[with]["keyid"], "sig": all[of]["sig"]});
-    let machine = || Machine { root: image_root.clone(), ..Machine::new(&shop, &Release::new("1.0")) };
+    let machine = || trusting(&shop, &image_root);
     // Three old keys and three new ones. One twice, in the same words or under another's name, is one.
     let one = || vec![all[0].clone(), all[3].clone()];
     for more in [vec![all[0].clone(), all[3].clone()], vec![renamed(0, 1), renamed(3, 4)], vec![renamed(0, 3), renamed(3, 0)]] {
@@ -168,14 +176,8 @@ async fn a_threshold_is_of_keys_and_not_of_signatures() {
 
 #[tokio::test]
 async fn roots_follow_one_another_without_a_gap() {
-    let mut shop = Shop::new();
-    shop.publish(&Release::new("1.1"));
-    let server = Server::start(shop.repository()).await;
-    let image_root = shop.directory.path().join("image-root.json");
-    std::fs::copy(shop.root(), &image_root).unwrap();
-    shop.rotate(&[Role::Timestamp]);
-    shop.publish(&Release::new("1.2"));
-    let machine = || Machine { root: image_root.clone(), ..Machine::new(&shop, &Release::new("1.0")) };
+    let (shop, server, image_root) = rotated(Shop::new(), |shop| shop.rotate(&[Role::Timestamp])).await;
+    let machine = || trusting(&shop, &image_root);
     let path = shop.metadata().join("2.root.json");
     let good = std::fs::read(&path).unwrap();
     for version in [1, 3, u64::MAX] {
@@ -201,15 +203,9 @@ async fn roots_follow_one_another_without_a_gap() {
 
 #[tokio::test]
 async fn an_expired_root_on_the_way_does_not_matter_and_the_last_one_does() {
-    let mut shop = Shop::new();
-    shop.publish(&Release::new("1.1"));
-    let server = Server::start(shop.repository()).await;
-    let image_root = shop.directory.path().join("image-root.json");
-    std::fs::copy(shop.root(), &image_root).unwrap();
-    shop.rotate_expiring(&[Role::Timestamp], &Expiries { root: 0, ..Expiries::default() });
-    shop.publish(&Release::new("1.2"));
-    let machine = || Machine { root: image_root.clone(), ..Machine::new(&shop, &Release::new("1.0")) };
-    let (first, second) = (machine(), machine());
+    let expired = Expiries { root: 0, ..Expiries::default() };
+    let (mut shop, server, image_root) = rotated(Shop::new(), |shop| shop.rotate_expiring(&[Role::Timestamp], &expired)).await;
+    let (first, second) = (trusting(&shop, &image_root), trusting(&shop, &image_root));
     assert_eq!(check(&first, &server).await, Err("metadata-expired".to_owned()));
     shop.rotate(&[]);
     shop.publish(&Release::new("1.3"));

@@ -127,7 +127,7 @@ async fn fails(world: &World, kind: &str, change: impl FnOnce(&mut Agent)) {
 }
 
 /// Whatever it was: the old version boots, and a good disk gets the new one.
-async fn recovers(world: &World) {
+pub(super) async fn recovers(world: &World) {
     assert_eq!(world.machine.boots(), "1.0");
     assert_eq!(update(world).await.unwrap().as_deref(), Some("1.1"));
     assert_eq!(world.machine.boots(), "1.1");

@@ -182,6 +182,11 @@ pub async fn world() -> World {
 pub async fn world_of(old: Release, new: Release) -> World {
     let shop = Shop::new();
     shop.publish(&new);
+    opened(shop, old, new).await
+}
+
+/// What a shop has published is served, and `old` runs.
+async fn opened(shop: Shop, old: Release, new: Release) -> World {
     let server = Server::start(shop.repository()).await;
     let mut machine = Machine::new(&shop, &old);
     machine.verdict(&old, "good", "");
@@ -214,11 +219,7 @@ async fn similar(patch: bool) -> World {
     } else {
         shop.publish(&new);
     }
-    let server = Server::start(shop.repository()).await;
-    let mut machine = Machine::new(&shop, &old);
-    machine.verdict(&old, "good", "");
-    machine.releases.push(new.clone());
-    World { shop, server, machine, old, new }
+    opened(shop, old, new).await
 }
 
 pub async fn update(world: &World) -> Result<Option<String>, AgentError> {
