@@ -153,14 +153,16 @@ impl Device {
     /// Reads through an aligned buffer from the medium; what is still in the cache is written out first by the kernel.
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let Some(direct) = &self.direct else { return self.buffered.read_exact_at(buffer, self.start + offset) };
-        let mut bounce = vec![0_u8; BOUNCE + ALIGN as usize];
+        let before = ((self.start + offset) % ALIGN) as usize;
+        let size = (before + buffer.len()).next_multiple_of(ALIGN as usize).min(BOUNCE);
+        let mut bounce = vec![0_u8; size + ALIGN as usize];
         let skip = bounce.as_ptr().align_offset(ALIGN as usize);
-        let bounce = bounce.get_mut(skip..skip + BOUNCE).ok_or(io::ErrorKind::OutOfMemory)?;
+        let bounce = bounce.get_mut(skip..skip + size).ok_or(io::ErrorKind::OutOfMemory)?;
         let mut done = 0;
         while done < buffer.len() {
             let at = self.start + offset + done as u64;
             let start = at / ALIGN * ALIGN;
-            let wanted = ((at - start) as usize + buffer.len() - done).next_multiple_of(ALIGN as usize).min(BOUNCE);
+            let wanted = ((at - start) as usize + buffer.len() - done).next_multiple_of(ALIGN as usize).min(size);
             let part = bounce.get_mut(..wanted).ok_or(io::ErrorKind::InvalidInput)?;
             let got = direct.read_at(part, start)?;
             let fresh = part.get((at - start) as usize..got).filter(|fresh| !fresh.is_empty()).ok_or(io::ErrorKind::UnexpectedEof)?;

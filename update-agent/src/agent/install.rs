@@ -88,10 +88,7 @@ impl Agent {
         self.say(AgentState::Downloading, Some(&version), format!("version {version} is being written into slot {}", journal.slot));
         let claim = {
             let _lock = self.lock()?;
-            let mut fresh = random_id;
-            let mut installer =
-                Installer { target: &*self.target, esp: &mut *self.esp, fresh: &mut fresh, running: self.host.running.clone() };
-            installer.preflight(&image)?;
+            self.with_installer(|installer| installer.preflight(&image))?;
             if let Some(replaced) = before.filter(|before| before.phase == Phase::Committed && before.version != journal.version) {
                 self.event("replaced", &replaced.version, &format!("by version {version}, before it was started"))?;
             }
@@ -100,10 +97,7 @@ impl Agent {
                 journal.position = Position::default();
             }
             self.state.set_journal(Some(&journal))?;
-            let mut fresh = random_id;
-            let mut installer =
-                Installer { target: &*self.target, esp: &mut *self.esp, fresh: &mut fresh, running: self.host.running.clone() };
-            installer.claim(&image)?
+            self.with_installer(|installer| installer.claim(&image))?
         };
         // What the journal counts are the fetches of one choice of parts. It changes from both to the root alone only when the UKI has been
         // kept, which is when all fetches are done; should a copy be lost, the root's hash finds the mistake, and all is fetched anew.
@@ -205,14 +199,21 @@ impl Agent {
             journal.position = Position { from, patch: digest, full: journal.position.full, ..Position::default() };
         }
         let kept = || self.state.map(&release.root_hash).filter(|map| Digest::of(&map.body()) == release.map_body);
-        let (patch, map) = match patch {
-            Some((patch, map)) => (Some(patch), map),
+        let (patch, made) = patch.unzip();
+        let map = match made {
+            Some(map) => {
+                self.keep_map(&release.root_hash, &map);
+                map
+            }
             None => match kept() {
-                Some(map) => (None, map),
-                None => (None, download::map(source, release).await?),
+                Some(map) => map,
+                None => {
+                    let map = download::map(source, release).await?;
+                    self.keep_map(&release.root_hash, &map);
+                    map
+                }
             },
         };
-        self.keep_map(&release.root_hash, &map);
         let download = Download::new(release.clone(), map, running.as_ref(), patch, parts);
         drop(running);
         let with_uki = parts.contains(&Part::Uki);

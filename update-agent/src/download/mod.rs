@@ -157,7 +157,7 @@ impl Download {
         self.patch(source, running, sink, &mut decoder, &mut position).await?;
         let wanted = self.wanted(&position);
         if !wanted.contains(&true) {
-            return Ok(self.taken(&position, 0));
+            return Ok(self.taken(&position, None));
         }
         let index = self.index(source).await?;
         let options = PlanOptions { max_len: RANGE, ..PlanOptions::default() };
@@ -170,14 +170,11 @@ impl Download {
             }
         }
         let done = usize::try_from(position.fetches).unwrap_or(usize::MAX);
-        // What came before the first fetch: the patch.
-        let patched = position.patched;
-        let before = patched + plan.fetches.iter().take(done).map(|fetch| fetch.len).sum::<u64>();
         let objects = self.release.packs.iter().map(|pack| (pack.path(ObjectKind::Pack), pack.size)).collect();
         let span = |fetch: &Fetch| Span { object: usize::from(fetch.pack), offset: fetch.offset, len: fetch.len };
         let spans = Spans { objects, spans: plan.fetches.iter().map(span).collect(), max_gap: plan.max_gap };
-        let mut reader = Reader::new(source, &spans, before);
-        let of = patched + plan.bytes();
+        let mut reader = Reader::new(source, &spans, position.fetched);
+        let of = position.fetched + plan.fetches.iter().skip(done).map(|fetch| fetch.len).sum::<u64>();
         let mut since = 0;
         for (number, fetch) in plan.fetches.iter().enumerate().skip(done) {
             if since + fetch.len > CHECKPOINT {
@@ -190,8 +187,7 @@ impl Download {
         }
         (position.fetches, position.fetched) = (plan.fetches.len() as u64, reader.received);
         sink.checkpoint(&position)?;
-        let full = FetchPlan::new(&self.map, &index, &PlanOptions::default(), |_, _| true).bytes();
-        Ok(self.taken(&position, full))
+        Ok(self.taken(&position, Some(&index)))
     }
 
     /// Chunks of the wanted parts that the running version has, and where.
@@ -260,14 +256,18 @@ impl Download {
         wanted.collect()
     }
 
-    fn taken(&self, position: &Position, full: u64) -> Taken {
+    fn taken(&self, position: &Position, index: Option<&PackIndex>) -> Taken {
         let way = match (&self.patch, position.full || position.from.is_none()) {
             (_, true) => Way::Full,
             (Some(_), false) if position.failed < patching::MAX_FAILED => Way::Patch,
             (_, false) => Way::Chunks,
         };
         let copied = if way == Way::Full { 0 } else { self.local_chunks().map(|(_, chunk, _)| u64::from(chunk.len)).sum() };
-        let full = if self.release.full_size > 0 { self.release.full_size } else { full };
+        let full = match (self.release.full_size, index) {
+            // The publisher has not noted it.
+            (0, Some(index)) => FetchPlan::new(&self.map, index, &PlanOptions::default(), |_, _| true).bytes(),
+            (noted, _) => noted,
+        };
         Taken { way, received: position.fetched, full, copied, fallbacks: position.missing.len() as u64 }
     }
 
@@ -339,11 +339,14 @@ async fn pause(reader: &mut Reader<'_>, error: FetchError, failures: &mut u32) -
     Ok(())
 }
 
-/// Why a chunk of the running slot was not used.
+/// Why bytes of the running version were not used.
 #[derive(Debug, Error)]
 enum LocalError {
     #[error("cannot be read: {0}")]
     Read(io::Error),
     #[error(transparent)]
     Format(#[from] FormatError),
+    /// They were right; what was made of them could not be written.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
 }

@@ -1,13 +1,10 @@
 //! The way by patch: operations of a patch pack, one after the other, each of a window of the running version's bytes.
 
-use std::io;
-
 use release_format::{ChunkDecoder, ContentMap, FormatError, ObjectKind, Part, PatchDecoder, PatchInfo, PatchTable, Release, Write};
-use thiserror::Error;
 use tokio::task::yield_now;
 
 use super::reader::{Reader, Span, Spans};
-use super::{CHECKPOINT, COPY_CHECKPOINT, Download, DownloadError, LocalSource, Position, Sink, SinkError, WRONG, pause};
+use super::{CHECKPOINT, COPY_CHECKPOINT, Download, DownloadError, LocalError, LocalSource, Position, Sink, WRONG, pause};
 use crate::fetch::{FetchError, Source};
 
 /// After so many failed operations the rest comes by chunks.
@@ -52,17 +49,6 @@ async fn range(source: &Source, path: &str, end: u64, size: u64) -> Result<Vec<u
     }
     let spans = Spans { objects: vec![(path.to_owned(), size)], spans: vec![Span { object: 0, offset: 0, len: end }], max_gap: 0 };
     Ok(payload(&mut Reader::new(source, &spans, 0), &spans, 0).await?)
-}
-
-/// Why an operation was not used.
-#[derive(Debug, Error)]
-enum OperationError {
-    #[error("cannot be read: {0}")]
-    Read(io::Error),
-    #[error(transparent)]
-    Format(#[from] FormatError),
-    #[error(transparent)]
-    Sink(#[from] SinkError),
 }
 
 impl Download {
@@ -113,14 +99,13 @@ impl Download {
             let failure = loop {
                 let payload = payload(&mut reader, &spans, place).await?;
                 sink.progress(reader.received, of);
-                let mut read =
-                    |part: Part, offset: u64, buffer: &mut [u8]| running.read(part, offset, buffer).map_err(OperationError::Read);
+                let mut read = |part: Part, offset: u64, buffer: &mut [u8]| running.read(part, offset, buffer).map_err(LocalError::Read);
                 let mut write = |write: Write<'_>| Ok(sink.write(&write)?);
                 match decoder.apply(&patch.table, (number, &payload), &self.map, chunks, &mut read, &mut write) {
                     Ok(()) => break None,
-                    Err(OperationError::Sink(error)) => return Err(error.into()),
+                    Err(LocalError::Sink(error)) => return Err(error.into()),
                     // A proxy may have mangled it.
-                    Err(OperationError::Format(FormatError::PatchPayloadDigest { .. })) if wrong < WRONG => {
+                    Err(LocalError::Format(FormatError::PatchPayloadDigest { .. })) if wrong < WRONG => {
                         wrong += 1;
                         reader.forget();
                     }
@@ -143,7 +128,7 @@ impl Download {
         if position.failed < MAX_FAILED {
             position.operations = u32::try_from(operations.len()).unwrap_or(u32::MAX);
         }
-        (position.fetched, position.patched) = (reader.received, reader.received);
+        position.fetched = reader.received;
         Ok(sink.checkpoint(position)?)
     }
 

@@ -21,11 +21,9 @@ pub struct Position {
     pub operations: u32,
     /// Operations that failed.
     pub failed: u32,
-    /// Bytes received of the patch.
-    pub patched: u64,
     /// Fetches of the plan that are on the disk.
     pub fetches: u64,
-    /// Bytes received in all, for the report.
+    /// Bytes received in all, those that came twice too, for the report.
     pub fetched: u64,
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use body::Pace;
 pub use body::{Body, Meter};
 use bundle::Bundle;
 use http::Http;
@@ -174,22 +175,20 @@ impl Source {
     /// The first pause after a line broke.
     #[must_use]
     pub fn pause(&self) -> Duration {
-        match self {
-            Self::Http(http) => http.pace().pause,
-            Self::Bundle(_) => bundle::PACE.pause,
-        }
+        self.pace().pause
     }
 
     /// Measures whether a download as a whole comes too slowly, over longer spans than a single answer.
     #[must_use]
     pub fn meter(&self) -> Meter {
-        Meter::new(
-            &match self {
-                Self::Http(http) => http.pace(),
-                Self::Bundle(_) => bundle::PACE,
-            },
-            3,
-        )
+        Meter::new(&self.pace(), 3)
+    }
+
+    fn pace(&self) -> Pace {
+        match self {
+            Self::Http(http) => http.pace(),
+            Self::Bundle(_) => bundle::PACE,
+        }
     }
 
     /// A whole file of the repository, of at most `limit` bytes.
