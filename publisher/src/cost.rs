@@ -1,9 +1,7 @@
 //! What a release costs the hosts that take it, computed as they will: with the fetch plan of `release-format`.
 
-use std::collections::HashSet;
-
 use disk_layout::Version;
-use release_format::{ContentMap, FetchPlan, MAX_REQUESTS, PackIndex, PlanOptions};
+use release_format::{ContentMap, FetchPlan, LocalChunks, MAX_REQUESTS, PackIndex, PlanOptions};
 use serde::Serialize;
 
 /// What one way to a release costs.
@@ -54,8 +52,8 @@ impl CostFrom {
 /// The cost for a host that has all of `before`'s chunks.
 #[must_use]
 pub fn cost(map: &ContentMap, index: &PackIndex, before: Option<&ContentMap>) -> Cost {
-    let have: HashSet<_> = before.into_iter().flat_map(|before| before.chunks().map(|(_, chunk)| chunk.digest)).collect();
-    let plan = FetchPlan::within(map, index, &PlanOptions::default(), MAX_REQUESTS, |_, chunk| !have.contains(&chunk.digest));
+    let have = before.map(LocalChunks::of).unwrap_or_default();
+    let plan = FetchPlan::within(map, index, &PlanOptions::default(), MAX_REQUESTS, |_, chunk| have.find(&chunk.digest).is_none());
     Cost { bytes: plan.bytes(), requests: plan.requests() as u64 }
 }
 

@@ -18,7 +18,7 @@ pub mod keys;
 mod metadata;
 mod pack;
 pub mod parts;
-pub mod patch;
+mod patch;
 mod prune;
 pub mod publish;
 pub mod repository;

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 use release_format::limits::{CHUNK, HEADER};
@@ -36,7 +37,6 @@ pub const SMALL_LEVEL: i32 = 19;
 #[derive(Default)]
 pub struct Known {
     chunks: HashMap<Digest, (ObjectRef, Entry)>,
-    packs: Vec<ObjectRef>,
 }
 
 impl Known {
@@ -45,9 +45,6 @@ impl Known {
         let (map, index) = read_map(repository, release)?;
         for ((_, chunk), entry) in map.chunks().zip(index.entries()) {
             let Some(pack) = release.packs.get(usize::from(entry.pack)).filter(|_| entry.operation.has_payload()) else { continue };
-            if !self.packs.contains(pack) {
-                self.packs.push(*pack);
-            }
             self.chunks.entry(chunk.digest).or_insert((*pack, *entry));
         }
         Ok(map)
@@ -63,6 +60,39 @@ pub fn read_map(repository: &Repository, release: &Release) -> Result<(ContentMa
     let bytes = repository.read_object(&release.index, ObjectKind::Index)?;
     let index = PackIndex::decode(&bytes, &map, &release.packs).map_err(PublishError::format(&path))?;
     Ok((map, index))
+}
+
+/// Payloads in packs of earlier releases, whose files stay open.
+pub struct EarlierPacks<'a> {
+    repository: &'a Repository,
+    files: Mutex<HashMap<ObjectRef, Arc<File>>>,
+}
+
+impl<'a> EarlierPacks<'a> {
+    /// Of this repository; nothing is open yet.
+    pub fn new(repository: &'a Repository) -> Self {
+        Self { repository, files: Mutex::default() }
+    }
+
+    /// The payload of an entry as it lies in the pack. Whoever uses it compares it with its digest.
+    pub fn payload(&self, pack: &ObjectRef, entry: &Entry) -> Result<Vec<u8>, PublishError> {
+        let path = self.repository.object(pack, ObjectKind::Pack);
+        let fail = || PublishError::file("read", &path);
+        let file = {
+            let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+            match files.get(pack) {
+                Some(file) => Arc::clone(file),
+                None => {
+                    let file = Arc::new(File::open(&path).map_err(fail())?);
+                    files.insert(*pack, Arc::clone(&file));
+                    file
+                }
+            }
+        };
+        let mut payload = vec![0; entry.len as usize];
+        file.read_exact_at(&mut payload, entry.offset).map_err(fail())?;
+        Ok(payload)
+    }
 }
 
 /// What was packed, written into the repository.
@@ -177,7 +207,7 @@ fn is_scattered(places: &[(Option<ObjectRef>, Entry)]) -> bool {
 
 /// Copies the payloads of earlier packs into the new one, as they are.
 fn rebase(places: &mut [(Option<ObjectRef>, Entry)], writer: &mut PackWriter, repository: &Repository) -> Result<(), PublishError> {
-    let mut files: HashMap<ObjectRef, File> = HashMap::new();
+    let earlier = EarlierPacks::new(repository);
     let mut moved: HashMap<(ObjectRef, u64), Entry> = HashMap::new();
     for (of, entry) in places {
         let Some(pack) = of.filter(|_| entry.operation.has_payload()) else { continue };
@@ -185,17 +215,10 @@ fn rebase(places: &mut [(Option<ObjectRef>, Entry)], writer: &mut PackWriter, re
             (*of, *entry) = (None, *there);
             continue;
         }
-        let path = repository.object(&pack, ObjectKind::Pack);
-        let fail = || PublishError::file("read", &path);
-        let file = match files.entry(pack) {
-            std::collections::hash_map::Entry::Occupied(open) => open.into_mut(),
-            std::collections::hash_map::Entry::Vacant(none) => none.insert(File::open(&path).map_err(fail())?),
-        };
-        let mut payload = vec![0; entry.len as usize];
-        file.read_exact_at(&mut payload, entry.offset).map_err(fail())?;
+        let payload = earlier.payload(&pack, entry)?;
         if PayloadDigest::of(&payload) != entry.digest {
             let reason = "it does not hold what its index says: restore the repository from a copy".to_owned();
-            return Err(PublishError::Text { path, reason });
+            return Err(PublishError::Text { path: repository.object(&pack, ObjectKind::Pack), reason });
         }
         let before = (pack, entry.offset);
         *entry = writer.append(&EncodedChunk { operation: entry.operation, payload, digest: entry.digest })?;

@@ -92,13 +92,13 @@ impl ChunkDecoder {
         lane.local(map, chunk, read)
     }
 
-    /// Bytes that are a chunk, as a write.
+    /// Bytes that were already compared with the chunk's digest, as a write.
     pub(crate) fn put(&mut self, map: &ContentMap, chunk: u32, bytes: &[u8]) -> Result<Write<'_>, FormatError> {
-        self.local(map, chunk, |to| {
-            let right = to.len() == bytes.len();
-            to.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-            if right { Ok(()) } else { Err(FormatError::ChunkDigest { chunk }) }
-        })
+        let place = map.chunk(chunk).ok_or(FormatError::NoChunk(chunk))?;
+        let [lane, _] = &mut self.lanes;
+        let to = lane.buffer.get_mut(..place.len as usize).filter(|to| to.len() == bytes.len());
+        to.ok_or(FormatError::ChunkDigest { chunk })?.copy_from_slice(bytes);
+        Ok(lane.write(chunk, &place))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a release is, as files on a web server: the channel that lists releases, a release's metadata, the content map
-//! of its root image and UKI, the packs that hold their chunks, and the index that says where in the packs each chunk is.
+//! of its root image and UKI, the packs that hold their chunks, the index that says where in the packs each chunk is, and
+//! patch packs, which make what is new of the bytes of an earlier release.
 //! `docs/release-format.md` is the specification; this crate is its one implementation, used by the publisher and by the
 //! update agent.
 //!
@@ -10,7 +11,8 @@
 //!
 //! From the top: TUF vouches for a [`Channel`]; a channel names releases by the digest of a [`Release`]; a release names
 //! its [`ContentMap`], its [`PackIndex`] and its packs by digest. With map and index, [`FetchPlan`] says which ranges
-//! of which packs to get, and [`RangeDecoder`] turns their bytes into verified [`Write`]s.
+//! of which packs to get, and [`RangeDecoder`] turns their bytes into verified [`Write`]s. With a [`PatchTable`] and the
+//! earlier release's bytes, [`PatchDecoder`] does the same with the payloads of a patch pack.
 
 #![deny(clippy::indexing_slicing)]
 

@@ -4,6 +4,7 @@
 //! cannot overlap, leave gaps, or go backwards; they either cover exactly the image, or the map is refused.
 
 use std::fmt;
+use std::ops::Range;
 
 use crate::container;
 use crate::digest::Digest;
@@ -64,6 +65,12 @@ impl Extent {
     pub fn chunk_count(&self) -> u32 {
         // The map's limit on chunks makes this fit.
         u32::try_from(self.len.div_ceil(CHUNK)).unwrap_or(u32::MAX)
+    }
+
+    /// The numbers of its chunks.
+    #[must_use]
+    pub fn numbers(&self) -> Range<u32> {
+        self.first_chunk..self.first_chunk.saturating_add(self.chunk_count())
     }
 }
 

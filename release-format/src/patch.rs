@@ -4,6 +4,8 @@
 //! An operation makes a run of chunks, which may be of several files, of a window of old bytes, which may be of several places. Windows are
 //! bounded, and chunks come in order, so no table can make a decoder hold much, or make anything twice.
 
+use std::ops::Range;
+
 use crate::container;
 use crate::digest::{Digest, PayloadDigest};
 use crate::error::FormatError;
@@ -35,6 +37,14 @@ pub struct ChunkRun {
     pub count: u32,
 }
 
+impl ChunkRun {
+    /// The numbers of its chunks.
+    #[must_use]
+    pub fn numbers(&self) -> Range<u32> {
+        self.first..self.first.saturating_add(self.count)
+    }
+}
+
 /// One operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PatchOperation {
@@ -57,7 +67,7 @@ pub struct PatchOperation {
 impl PatchOperation {
     /// Numbers of its chunks.
     pub fn numbers(&self) -> impl Iterator<Item = u32> {
-        self.chunks.iter().flat_map(|run| run.first..run.first.saturating_add(run.count))
+        self.chunks.iter().flat_map(ChunkRun::numbers)
     }
 
     /// Bytes of its window of old bytes.

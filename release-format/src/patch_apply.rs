@@ -79,20 +79,18 @@ impl PatchDecoder {
             Operation::Copy | Operation::Raw => return Err(wrong_payload().into()),
         }
         let mut rest = self.output.as_slice();
+        let mut right = Vec::new();
         for chunk in operation.numbers() {
             let place = map.chunk(chunk).ok_or(FormatError::NoChunk(chunk))?;
             let (bytes, later) = rest.split_at_checked(place.len as usize).ok_or(FormatError::NoChunk(chunk))?;
             if Digest::of(bytes) != place.digest {
                 return Err(FormatError::ChunkDigest { chunk }.into());
             }
+            right.push((chunk, bytes));
             rest = later;
         }
-        let mut rest = self.output.as_slice();
-        for chunk in operation.numbers() {
-            let len = map.chunk(chunk).map_or(0, |place| place.len as usize);
-            let (bytes, later) = rest.split_at_checked(len).ok_or(FormatError::NoChunk(chunk))?;
+        for (chunk, bytes) in right {
             write(decoder.put(map, chunk, bytes)?)?;
-            rest = later;
         }
         Ok(())
     }

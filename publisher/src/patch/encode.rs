@@ -32,6 +32,12 @@ pub fn smallest(window: &Window, source: &[u8], output: &[u8], level: i32) -> Re
     if output.iter().all(|&byte| byte == 0) {
         return Ok(of(Operation::Zero, &[], &[], Vec::new()));
     }
+    if let [run] = window.sources.as_slice()
+        && source.starts_with(output)
+    {
+        let run = SourceRun { len: output.len() as u64, ..*run };
+        return Ok(of(Operation::Copy, &[run], output, Vec::new()));
+    }
     let failed = || crate::metadata::encode("a patch", &"zstd has no memory");
     let mut best = of(Operation::Raw, &[], &[], output.to_vec());
     let mut offer = |operation: Operation, sources: &[SourceRun], source: &[u8], payload: Vec<u8>| {
@@ -43,18 +49,8 @@ pub fn smallest(window: &Window, source: &[u8], output: &[u8], level: i32) -> Re
         offer(Operation::Data, &[], &[], zstd(output, &[], level).ok_or_else(failed)?);
         return Ok(best);
     }
-    if let Some(difference) = difference(source, output) {
-        let plain = difference.new.is_empty() && difference.differences.iter().all(|&byte| byte == 0);
-        if let ([step], [run], true) = (difference.steps.as_slice(), window.sources.as_slice(), plain)
-            && step.add == output.len() as u64
-            && source.starts_with(output)
-        {
-            let run = SourceRun { len: output.len() as u64, ..*run };
-            return Ok(of(Operation::Copy, &[run], output, Vec::new()));
-        }
-        if let Some(payload) = difference.encode(|stream| zstd(stream, &[], level)) {
-            offer(Operation::Bsdiff, &window.sources, source, payload);
-        }
+    if let Some(payload) = difference(source, output).and_then(|difference| difference.encode(|stream| zstd(stream, &[], level))) {
+        offer(Operation::Bsdiff, &window.sources, source, payload);
     }
     offer(Operation::Zpatch, &window.sources, source, zstd(output, source, level).ok_or_else(failed)?);
     offer(Operation::Data, &[], &[], zstd(output, &[], level).ok_or_else(failed)?);

@@ -34,7 +34,7 @@ pub fn kin<'a>(old: &'a ContentMap, new: &ContentMap) -> Vec<Option<(&'a Extent,
             by_shape.entry(shape(&extent.path)).or_default().push(extent);
             by_name.entry(shape(base(&extent.path))).or_default().push(extent);
         }
-        for number in extent.first_chunk..extent.first_chunk + extent.chunk_count() {
+        for number in extent.numbers() {
             if let Some(chunk) = old.chunk(number) {
                 by_chunk.entry(chunk.digest).or_insert(extent);
             }
@@ -46,8 +46,7 @@ pub fn kin<'a>(old: &'a ContentMap, new: &ContentMap) -> Vec<Option<(&'a Extent,
         if let Some(same) = by_key.get(&counts.key(extent)) {
             return Some((*same, Kinship::Path));
         }
-        let mut numbers = extent.first_chunk..extent.first_chunk + extent.chunk_count();
-        if let Some(same) = numbers.find_map(|number| by_chunk.get(&new.chunk(number)?.digest)) {
+        if let Some(same) = extent.numbers().find_map(|number| by_chunk.get(&new.chunk(number)?.digest)) {
             return Some((*same, Kinship::Content));
         }
         if extent.kind != ExtentKind::File {

@@ -1,27 +1,22 @@
 //! The bytes of an earlier release, read back from the packs of the repository.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::sync::Mutex;
-
-use release_format::{ChunkDecoder, ContentMap, Entry, Extent, FormatError, ObjectKind, PackIndex, Part, Release};
+use release_format::{ChunkDecoder, ContentMap, Entry, Extent, FormatError, PackIndex, Part, Release};
 
 use crate::error::PublishError;
+use crate::pack::EarlierPacks;
 use crate::repository::Repository;
 
 /// An earlier release.
 pub struct OldRelease<'a> {
-    repository: &'a Repository,
     release: &'a Release,
     map: &'a ContentMap,
     index: &'a PackIndex,
-    files: Mutex<HashMap<u16, std::sync::Arc<File>>>,
+    packs: EarlierPacks<'a>,
 }
 
 impl<'a> OldRelease<'a> {
     pub fn new(repository: &'a Repository, release: &'a Release, map: &'a ContentMap, index: &'a PackIndex) -> Self {
-        Self { repository, release, map, index, files: Mutex::default() }
+        Self { release, map, index, packs: EarlierPacks::new(repository) }
     }
 
     /// Some bytes of its root image or UKI.
@@ -33,7 +28,7 @@ impl<'a> OldRelease<'a> {
         let first = extents.partition_point(|extent| extent.offset + extent.len <= offset);
         let mut decoder = ChunkDecoder::new().map_err(PublishError::format("a chunk"))?;
         for extent in extents.iter().skip(first).take_while(|extent| extent.offset < end) {
-            for number in extent.first_chunk..extent.first_chunk + extent.chunk_count() {
+            for number in extent.numbers() {
                 let missing = || PublishError::format("an earlier release")(FormatError::NoChunk(number));
                 let (chunk, entry) = self.map.chunk(number).zip(self.index.entry(number)).ok_or_else(missing)?;
                 let chunk_end = chunk.offset + u64::from(chunk.len);
@@ -58,21 +53,6 @@ impl<'a> OldRelease<'a> {
         }
         let missing = || PublishError::format("an earlier release")(FormatError::LocationRange { chunk: 0 });
         let pack = self.release.packs.get(usize::from(entry.pack)).ok_or_else(missing)?;
-        let path = self.repository.object(pack, ObjectKind::Pack);
-        let fail = || PublishError::file("read", &path);
-        let file = {
-            let mut files = self.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            match files.get(&entry.pack) {
-                Some(file) => file.clone(),
-                None => {
-                    let file = std::sync::Arc::new(File::open(&path).map_err(fail())?);
-                    files.insert(entry.pack, file.clone());
-                    file
-                }
-            }
-        };
-        let mut payload = vec![0; entry.len as usize];
-        file.read_exact_at(&mut payload, entry.offset).map_err(fail())?;
-        Ok(payload)
+        self.packs.payload(pack, entry)
     }
 }

@@ -37,7 +37,7 @@ pub struct Window {
 impl Window {
     /// Numbers of its chunks.
     pub fn numbers(&self) -> impl Iterator<Item = u32> {
-        self.chunks.iter().flat_map(|run| run.first..run.first + run.count)
+        self.chunks.iter().flat_map(ChunkRun::numbers)
     }
 
     fn source(&self) -> u64 {
@@ -89,7 +89,7 @@ pub fn cut(old: &ContentMap, new: &ContentMap, local: &LocalChunks, caps: &Caps)
 fn new_runs(new: &ContentMap, extent: &Extent, local: &LocalChunks, caps: &Caps) -> Vec<(u32, u32)> {
     let most = u32::try_from(caps.output / release_format::limits::CHUNK).unwrap_or(1);
     let mut runs: Vec<(u32, u32)> = Vec::new();
-    for number in extent.first_chunk..extent.first_chunk + extent.chunk_count() {
+    for number in extent.numbers() {
         if new.chunk(number).is_none_or(|chunk| local.find(&chunk.digest).is_some()) {
             continue;
         }
@@ -103,8 +103,7 @@ fn new_runs(new: &ContentMap, extent: &Extent, local: &LocalChunks, caps: &Caps)
 
 /// The old bytes around where a piece of a file was, if files grow evenly.
 fn around(old: &ContentMap, kin: &Extent, extent: &Extent, at: u64, len: u64, caps: &Caps) -> SourceRun {
-    let is_uki = old.extents(Part::Uki).first().is_some_and(|first| first.first_chunk <= kin.first_chunk);
-    let part = if is_uki { Part::Uki } else { Part::Root };
+    let part = old.chunk(kin.first_chunk).map_or(Part::Root, |chunk| chunk.part);
     let place = u64::try_from(u128::from(at) * u128::from(kin.len) / u128::from(extent.len.max(1))).unwrap_or(0);
     let margin = len.max(caps.margin).min(caps.source.saturating_sub(caps.output) / 2);
     // Places of an old file that is larger lie further apart; within a file that grew at one place they are where they were.
