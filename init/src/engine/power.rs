@@ -89,7 +89,12 @@ impl Manager {
         if self.active_state(docker) != ActiveState::Active {
             return false;
         }
-        let script = "ids=$(docker ps -q) && [ -z \"$ids\" ] || exec docker stop -t 8 $ids";
+        // Docker takes a container that was told to stop for one that somebody wants stopped: those of the policy `unless-stopped` would
+        // stay down at the next boot. `docker-unless-stopped.service` starts what is noted here.
+        let script = "ids=$(docker ps -q) && [ -n \"$ids\" ] || exit\n\
+                      running=/var/lib/garboard/containers\n\
+                      docker inspect -f '{{.HostConfig.RestartPolicy.Name}} {{.Id}}' $ids | sed -n 's/^unless-stopped //p' >>$running && sync $running\n\
+                      exec docker stop -t 8 $ids";
         let command = ExecCommand {
             path: "/bin/sh".to_owned(),
             argv: ["sh", "-c", script].map(str::to_owned).to_vec(),

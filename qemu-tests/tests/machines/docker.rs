@@ -95,6 +95,10 @@ fn a_unit_of_the_operator_brings_its_container_back_after_a_power_cut() {
     host.ok("sudo systemctl daemon-reload && sudo systemctl enable --now web");
     host.eventually("docker exec web cat /data/starts");
     assert_eq!(host.ok("docker exec web cat /data/starts"), "10.0.2.15");
+    for name in ["kept", "unwanted"] {
+        host.ok(&format!("docker run -d --name {name} --restart unless-stopped {LEND} local/base sleep 100000"));
+    }
+    host.ok("docker stop -t 1 unwanted");
     host.ok("sudo sync");
     host.cut_power();
 
@@ -111,6 +115,8 @@ fn a_unit_of_the_operator_brings_its_container_back_after_a_power_cut() {
     host.wait_for_boot();
     host.wait_for_ssh();
     assert_eq!(host.ok("sudo journalctl -b -k --no-pager -o cat | grep -c 'recovering journal\\|recovery complete' || true"), "0");
+    host.eventually("test $(docker inspect -f '{{.State.Running}}' kept) = true");
+    assert_eq!(host.ok("docker inspect -f '{{.State.Running}}' unwanted"), "false", "somebody has stopped it");
 }
 
 /// A self-signed certificate for `localhost`, and its key, in PEM.
