@@ -377,6 +377,6 @@ fn memory_of_the_engine_with_a_thousand_units() {
     let status = std::fs::read_to_string(format!("/proc/{}/status", engine.child.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     let kib: u32 = line.trim().trim_end_matches(" kB").parse().unwrap();
-    println!("bench: PID 1 with 1,000 units, resident | {:.1} MiB | 8 MiB", f64::from(kib) / 1024.0);
+    println!("bench: PID 1 with 1,000 units, resident | {:.2} MiB | 8 MiB", f64::from(kib) / 1024.0);
     assert!(kib < 8 * 1024, "{status}");
 }
