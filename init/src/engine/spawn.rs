@@ -151,10 +151,9 @@ impl Manager {
         }
         self.cgroups.make(&relative, config, cgroup_owner(&runtime.def))?;
         runtime.cgroup = Some(relative.clone());
-        for (file, watch) in [
-            (self.cgroups.events(&relative), Watch::Processes(unit)),
-            (self.cgroups.memory_events(&relative), Watch::Memory(unit)),
-        ] {
+        for (file, watch) in
+            [(self.cgroups.events(&relative), Watch::Processes(unit)), (self.cgroups.memory_events(&relative), Watch::Memory(unit))]
+        {
             if let Ok(descriptor) = rustix::fs::inotify::add_watch(&self.inotify, &file, rustix::fs::inotify::WatchFlags::MODIFY) {
                 runtime.watches.push(descriptor);
                 self.watches.insert(descriptor, watch);
