@@ -1,8 +1,8 @@
-//! What the host's daemons offer on their sockets: requests and answers of one line of JSON each ([`ask`]), and metrics over HTTP ([`http`],
-//! [`Metrics`]).
+//! What the host's daemons offer on their sockets: requests and answers of one line of JSON each ([`ask`]), and metrics over HTTP
+//! ([`serve_metrics`], [`Metrics`]).
 //!
-//! Relies on tokio alone. Promises: a socket that is bound ([`listen`]) stays served ([`accept`]) whatever single clients do, and no client
-//! can have more than a few KiB kept for it. How long a client may take is for the daemons to say.
+//! Relies on tokio and serde. Promises: a socket that is bound ([`listen`]) stays served ([`accept`]) whatever single clients do, and a client
+//! of the metrics has no more than a few KiB kept for it, for ten seconds. How long a request may be and take is for the daemons to say.
 
 #![deny(unsafe_code, clippy::indexing_slicing, clippy::panic)]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, clippy::expect_used))]
@@ -22,6 +22,8 @@ pub use metrics::{Metrics, label, labels};
 
 /// The longest head of an HTTP request that is read.
 const MAX_HEAD: usize = 16 << 10;
+/// How long a client of the metrics may take.
+const HTTP_PATIENCE: Duration = Duration::from_secs(10);
 /// After an `accept` that failed: what it lacks, descriptors or memory, comes back with time only.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -51,11 +53,23 @@ pub async fn accept<S, A, F: Future<Output = io::Result<(S, A)>>>(next: impl Fn(
     }
 }
 
+/// Serves metrics over HTTP for as long as it is awaited. `next` is as for [`accept`]; `text` is asked for each client.
+pub async fn serve_metrics<S, A, F>(next: impl Fn() -> F, text: impl Fn() -> String)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Future<Output = io::Result<(S, A)>>,
+{
+    loop {
+        let stream = accept(&next).await;
+        let text = text();
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(HTTP_PATIENCE, http(stream, &text)).await;
+        });
+    }
+}
+
 /// Answers one HTTP request, whatever its path, with a text in Prometheus' format.
-///
-/// # Errors
-/// When the client goes away.
-pub async fn http(mut stream: impl AsyncRead + AsyncWrite + Unpin, text: &str) -> io::Result<()> {
+async fn http(mut stream: impl AsyncRead + AsyncWrite + Unpin, text: &str) -> io::Result<()> {
     let mut head = Vec::new();
     let mut buffer = [0; 1024];
     while !head.windows(4).any(|end| end == b"\r\n\r\n") && head.len() < MAX_HEAD {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use daemon_socket::{accept, http, listen};
+use daemon_socket::{accept, listen};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -111,14 +111,7 @@ pub async fn ask(path: &Path, request: &Request) -> std::io::Result<Option<Reply
 /// When the socket cannot be made.
 pub fn serve_metrics(path: &Path, status: Arc<Mutex<Status>>) -> std::io::Result<()> {
     let listener = listen(path, 0o644)?;
-    tokio::spawn(async move {
-        loop {
-            let stream = accept(|| listener.accept()).await;
-            let text = status.lock().map(|status| status.metrics()).unwrap_or_default();
-            tokio::spawn(async move {
-                let _ = timeout(Duration::from_secs(10), http(stream, &text)).await;
-            });
-        }
-    });
+    let text = move || status.lock().map(|status| status.metrics()).unwrap_or_default();
+    tokio::spawn(async move { daemon_socket::serve_metrics(|| listener.accept(), text).await });
     Ok(())
 }

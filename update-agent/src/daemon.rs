@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use daemon_socket::{accept, http, listen};
+use daemon_socket::{accept, listen, serve_metrics};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -180,10 +180,14 @@ pub async fn run(mut agent: Agent, metrics_tcp: Option<std::net::SocketAddr>) ->
     let (sender, mut queue) = mpsc::channel::<Asked>(16);
     let shared = Arc::new(Mutex::new(agent.status.clone()));
     serve_control(&agent.paths.control, sender)?;
-    serve_metrics(listen(&agent.paths.metrics, 0o644)?, Arc::clone(&shared), agent.paths.status.clone());
+    let (status, file) = (Arc::clone(&shared), agent.paths.status.clone());
+    let metrics = move || latest(&status, &file).metrics();
     if let Some(address) = metrics_tcp {
-        serve_metrics_tcp(TcpListener::bind(address).await?, agent.paths.status.clone());
+        let (listener, metrics) = (TcpListener::bind(address).await?, metrics.clone());
+        tokio::spawn(async move { serve_metrics(|| listener.accept(), metrics).await });
     }
+    let listener = listen(&agent.paths.metrics, 0o644)?;
+    tokio::spawn(async move { serve_metrics(|| listener.accept(), metrics).await });
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut failures = 0_u32;
     // Not at once: a fleet that lost its power does not come back to the server in one second.
@@ -295,33 +299,9 @@ async fn answer(stream: UnixStream, sender: mpsc::Sender<Asked>) -> std::io::Res
 }
 
 /// The latest status: the file is written more often than the daemon's loop comes round.
-fn latest(shared: Option<&Arc<Mutex<Status>>>, file: &Path) -> Status {
+fn latest(shared: &Mutex<Status>, file: &Path) -> Status {
     let stored = std::fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok());
-    stored.or_else(|| shared?.lock().ok().map(|status| status.clone())).unwrap_or_default()
-}
-
-fn serve_metrics(listener: UnixListener, shared: Arc<Mutex<Status>>, file: PathBuf) {
-    tokio::spawn(async move {
-        loop {
-            let stream = accept(|| listener.accept()).await;
-            let status = latest(Some(&shared), &file);
-            tokio::spawn(async move {
-                let _ = timeout(Duration::from_secs(10), http(stream, &status.metrics())).await;
-            });
-        }
-    });
-}
-
-fn serve_metrics_tcp(listener: TcpListener, file: PathBuf) {
-    tokio::spawn(async move {
-        loop {
-            let stream = accept(|| listener.accept()).await;
-            let status = latest(None, &file);
-            tokio::spawn(async move {
-                let _ = timeout(Duration::from_secs(10), http(stream, &status.metrics())).await;
-            });
-        }
-    });
+    stored.or_else(|| shared.lock().ok().map(|status| status.clone())).unwrap_or_default()
 }
 
 /// Asks the daemon at its socket; `None` when there is none.
