@@ -2,7 +2,8 @@
 //! them), windows in which reboots may happen, inhibitors (the daemon minds them), and who is logged in.
 //!
 //! Small on purpose: PID 1's `shutdown` is to mind inhibitors by it, which it does not yet. `settings` does no I/O, `windows` reads the rules
-//! of time zones; `inhibitors`, `persistent`, `sessions` and `scheduled` read and write the few files that they name. No text, whatever its bytes, makes it panic; what cannot be understood forbids reboots, never allows them.
+//! of time zones; `inhibitors`, `persistent`, `sessions` and `scheduled` read and write the few files that they name. No text, whatever its
+//! bytes, makes it panic; what cannot be understood forbids reboots, never allows them.
 
 #![deny(unsafe_code, clippy::indexing_slicing, clippy::panic)]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, clippy::expect_used))]
