@@ -165,9 +165,8 @@ impl Manager {
             }
             // What a unit is bound to may have gone while it started; and a unit that did not come up is as good as gone for
             // those bound to it that came up meanwhile.
-            if end.job.kind == JobKind::Start && end.result == JobResult::Done {
-                self.stop_unbound(end.unit);
-            } else if end.job.kind == JobKind::Start {
+            self.stop_unbound(end.unit);
+            if end.result != JobResult::Done {
                 for other in self.graph.of(end.unit, Dep::BoundBy).collect::<Vec<_>>() {
                     self.stop_unbound(other);
                 }
@@ -226,7 +225,7 @@ impl Manager {
         let gone = self.graph.of(unit, Dep::BindsTo).find(|other| {
             let down = matches!(self.active_state(*other), ActiveState::Inactive | ActiveState::Failed);
             let device = self.units.get(other).is_some_and(|runtime| matches!(runtime.def.config, unit_files::Config::Device));
-            down && !device && self.queue.get(*other).is_none()
+            down && !device && !self.queue.brings_up(*other)
         });
         if let Some(other) = gone {
             let name = self.name(unit);

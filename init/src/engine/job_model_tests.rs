@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::graph::{Dep, Graph, UnitId};
-use super::jobs::Queue;
+use super::jobs::{Finished, Queue};
 use super::protocol::{ActiveState, JobMode, JobResult, Verb};
 use super::transaction::{JobKind, Queued, Unloadable, World, plan};
 
@@ -103,7 +103,8 @@ impl Model {
         };
         self.check_plan(verb, unit, &plan);
         self.left_out |= !plan.dropped.is_empty();
-        self.queue.install(&plan, mode == JobMode::ReplaceIrreversibly);
+        let replaced = self.queue.install(&plan, mode == JobMode::ReplaceIrreversibly);
+        self.ended(&replaced);
         Some(plan.dropped)
     }
 
@@ -174,10 +175,14 @@ impl Model {
     }
 
     fn finish(&mut self, unit: UnitId, result: JobResult) {
-        for end in self.queue.finish(&self.graph, unit, result) {
-            if end.job.kind == JobKind::Start && end.result == JobResult::Done {
-                self.stop_unbound(end.unit);
-            } else if end.job.kind == JobKind::Start {
+        let ended = self.queue.finish(&self.graph, unit, result);
+        self.ended(&ended);
+    }
+
+    fn ended(&mut self, ended: &[Finished]) {
+        for end in ended {
+            self.stop_unbound(end.unit);
+            if end.result != JobResult::Done {
                 for other in self.graph.of(end.unit, Dep::BoundBy).collect::<Vec<_>>() {
                     self.stop_unbound(other);
                 }
@@ -187,7 +192,7 @@ impl Model {
 
     fn stop_unbound(&mut self, unit: UnitId) {
         let down = |unit: UnitId| matches!(self.active(unit), ActiveState::Inactive | ActiveState::Failed);
-        let gone = self.graph.of(unit, Dep::BindsTo).any(|other| down(other) && self.queue.get(other).is_none());
+        let gone = self.graph.of(unit, Dep::BindsTo).any(|other| down(other) && !self.queue.brings_up(other));
         if gone && self.active(unit) == ActiveState::Active && self.queue.get(unit).is_none() {
             self.request(Verb::Stop, unit, JobMode::Replace);
         }

@@ -52,6 +52,12 @@ impl Queue {
         self.get(unit).map(|job| Queued { kind: job.kind, irreversible: job.irreversible })
     }
 
+    /// Whether a job is to bring the unit up.
+    #[must_use]
+    pub fn brings_up(&self, unit: UnitId) -> bool {
+        self.get(unit).is_some_and(|job| matches!(job.kind, JobKind::Start | JobKind::Restart))
+    }
+
     /// All jobs, by unit.
     pub fn iter(&self) -> impl Iterator<Item = (UnitId, Job)> + '_ {
         self.jobs.iter().map(|(unit, job)| (*unit, *job))

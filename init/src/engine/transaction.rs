@@ -156,6 +156,7 @@ pub fn plan<W: World>(world: &W, verb: Verb, anchors: &[UnitId], mode: JobMode) 
     build.collect_garbage();
     build.break_cycles()?;
     build.merge()?;
+    build.give_way_to_stops()?;
     build.collect_garbage();
     build.drop_redundant();
     let plan = build.finish();

@@ -241,6 +241,25 @@ impl<'w, W: World> Build<'w, W> {
         }
     }
 
+    /// Leaves out what asks a unit only to be up, or to reload, while it waits to be stopped.
+    ///
+    /// Such a job in the queue's one place for the unit would undo the stop, and what conflicts with the unit would be started beside it:
+    /// unlike a start, it brings no stop of its enemies along.
+    pub fn give_way_to_stops(&mut self) -> Result<(), TransactionError> {
+        let stops = |unit: UnitId| self.world.queued(unit).is_some_and(|job| job.kind == JobKind::Stop);
+        let weak = |kind: JobKind| matches!(kind, JobKind::VerifyActive | JobKind::Reload);
+        let victims: Vec<Key> = self.jobs.iter().copied().filter(|(unit, kind)| weak(*kind) && stops(*unit)).collect();
+        for key in victims {
+            let name = self.world.graph().name(key.0).to_owned();
+            if self.needed().contains(&key) {
+                return Err(TransactionError::Destructive { unit: name, kind: JobKind::Stop.as_str() });
+            }
+            self.dropped.push(format!("{name}: its {} job is left out, since it waits to be stopped", key.1.as_str()));
+            self.delete(key);
+        }
+        Ok(())
+    }
+
     fn unmerged(&self) -> Option<(UnitId, JobKind, JobKind)> {
         let mut previous: Option<Key> = None;
         for &(unit, kind) in &self.jobs {

@@ -47,6 +47,7 @@ fn world(edges: &str, up: &str, missing: &str) -> Toy {
             "part-of" => Dep::PartOf,
             "requisite" => Dep::Requisite,
             "triggers" => Dep::Triggers,
+            "propagates-reload-to" => Dep::PropagatesReloadTo,
             other => unreachable!("{other}"),
         };
         let (a, b) = (graph.intern(words[0]), graph.intern(words[2]));
@@ -147,6 +148,20 @@ fn the_queue_is_replaced_only_when_it_may_be() {
     assert!(matches!(plan(&world, Verb::Start, &[a], JobMode::Fail), Err(TransactionError::Destructive { .. })));
     world.queue.insert(a, Queued { kind: JobKind::Stop, irreversible: true });
     assert!(matches!(plan(&world, Verb::Start, &[a], JobMode::Replace), Err(TransactionError::Destructive { .. })));
+}
+
+#[test]
+fn what_only_asks_a_unit_to_be_up_or_to_reload_does_not_undo_its_stop() {
+    let mut world = world("b requisite r, t wants b, rr propagates-reload-to r", "r rr", "");
+    let [r, b, rr, t] = ["r", "b", "rr", "t"].map(|name| world.graph.intern(name));
+    world.queue.insert(r, Queued { kind: JobKind::Stop, irreversible: false });
+    let of = |verb: Verb, unit: UnitId| plan(&world, verb, &[unit], JobMode::Replace);
+    assert_eq!(of(Verb::Start, b).unwrap_err().to_string(), "the queued stop job of r is in the way");
+    assert!(matches!(of(Verb::Reload, r), Err(TransactionError::Destructive { .. })));
+    let start = of(Verb::Start, t).unwrap();
+    assert_eq!(jobs(&world, &start), "t:start");
+    assert_eq!(start.dropped, ["r: its verify-active job is left out, since it waits to be stopped"]);
+    assert_eq!(jobs(&world, &of(Verb::Reload, rr).unwrap()), "rr:reload");
 }
 
 #[test]

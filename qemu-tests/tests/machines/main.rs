@@ -1,5 +1,5 @@
-//! Tests of whole machines in QEMU, a file for each subject. One program, so that two machines run at a time until the last test;
-//! those of `docker` need both processors and run one at a time. Ignored ones are for `scripts/test-long`.
+//! Tests of whole machines in QEMU, a file for each subject. One program, so that two machines run at a time until the last test.
+//! Ignored ones are for `scripts/test-long`.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod cloud_config;

@@ -155,7 +155,7 @@ fn does_not_come_up(unit: &str, reason: &str) {
     let web = Web::serve(Path::new(&shop.path("repo")));
     let trouble = ["boot-failed", "docker", "etcd", "Failed", "containerd"];
     let setup = machine(&shop, &web, GATE, true, &trouble);
-    let mut host = up(setup.size(2, 2048));
+    let mut host = up(setup.memory_mib(2048));
     update(&host);
     host.wait_for(&format!("garboard: boot-failed version=1.1 slot=b reason={reason}"));
     let failed = Instant::now();
