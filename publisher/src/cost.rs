@@ -33,6 +33,8 @@ pub struct CostFrom {
     pub cost: Cost,
     /// Bytes of a patch pack, where one is offered.
     pub patch: Option<u64>,
+    /// Bytes of what a host fetches that takes the kernel patch with it, where there is one.
+    pub patch_with_kernel: Option<u64>,
     /// Bytes of a patch pack that was made and is not offered, since chunks cost less.
     pub refused_patch: Option<u64>,
 }
@@ -64,6 +66,7 @@ pub fn costs(map: &ContentMap, index: &PackIndex, earlier: &[(Version, ContentMa
         version: version.to_string(),
         cost: cost(map, index, Some(before)),
         patch: None,
+        patch_with_kernel: None,
         refused_patch: None,
     };
     Costs { full: cost(map, index, None), chunks_from: earlier.iter().map(from).collect(), map_and_index }

@@ -182,14 +182,18 @@ fn publish_one(
     let mut patches = Vec::new();
     for from in &predecessors {
         let Some(told) = costs.chunks_from.iter_mut().find(|told| told.version == from.version.to_string()) else { continue };
-        let (info, bytes) = patch::make(parts, &packed.map, from, context.repository, level)?;
+        let made = patch::make(parts, &packed.map, from, context.repository, level)?;
         // A host that takes a patch needs neither map nor index.
-        if info.patch.size < told.cost.bytes + small {
-            context.repository.write_object(&bytes, ObjectKind::Patch)?;
-            told.patch = Some(info.patch.size);
-            patches.push(info);
+        if made.info.patch.size < told.cost.bytes + small {
+            context.repository.write_object(&made.pack, ObjectKind::Patch)?;
+            if let Some(kernel) = &made.kernel {
+                context.repository.write_object(kernel, ObjectKind::Kernel)?;
+                told.patch_with_kernel = Some(made.info.patch.size - made.kernel_spares + kernel.len() as u64);
+            }
+            told.patch = Some(made.info.patch.size);
+            patches.push(made.info);
         } else {
-            told.refused_patch = Some(info.patch.size);
+            told.refused_patch = Some(made.info.patch.size);
         }
     }
     let release = Release {

@@ -93,7 +93,10 @@ impl ChunkDecoder {
     }
 
     /// Bytes that were already compared with the chunk's digest, as a write.
-    pub(crate) fn put(&mut self, map: &ContentMap, chunk: u32, bytes: &[u8]) -> Result<Write<'_>, FormatError> {
+    ///
+    /// # Errors
+    /// When there is no such chunk, or it is of another length.
+    pub fn put(&mut self, map: &ContentMap, chunk: u32, bytes: &[u8]) -> Result<Write<'_>, FormatError> {
         let place = map.chunk(chunk).ok_or(FormatError::NoChunk(chunk))?;
         let [lane, _] = &mut self.lanes;
         let to = lane.buffer.get_mut(..place.len as usize).filter(|to| to.len() == bytes.len());

@@ -290,6 +290,21 @@ pub enum FormatError {
         /// Its number.
         operation: u32,
     },
+    /// A kernel that was compressed in a way that is not known here.
+    #[error("the kernel patch compresses in a way that is not known here: {0}")]
+    KernelRecipe(u8),
+    /// A kernel patch for another kernel than the one that is here.
+    #[error("the kernel patch was made for another kernel than the one that runs")]
+    KernelSource,
+    /// A piece of a kernel patch that takes bytes that are not there, or does not make what it says.
+    #[error("piece {piece} of the kernel patch does not fit")]
+    KernelPiece {
+        /// Its number; 0 is what is around the contents.
+        piece: u64,
+    },
+    /// What a kernel patch makes is not what it says.
+    #[error("what the kernel patch makes is not the release's kernel")]
+    KernelResult,
     /// A server gave fewer bytes than asked for.
     #[error("the range ends {missing} bytes early")]
     RangeShort {
@@ -354,6 +369,10 @@ impl FormatError {
             Self::PatchPayloadDigest { .. } => "patch-payload-digest",
             Self::PatchStreams { .. } => "patch-streams",
             Self::SourceDigest { .. } => "source-digest",
+            Self::KernelRecipe(_) => "kernel-recipe",
+            Self::KernelSource => "kernel-source",
+            Self::KernelPiece { .. } => "kernel-piece",
+            Self::KernelResult => "kernel-result",
             Self::RangeShort { .. } => "range-short",
             Self::RangeLong { .. } => "range-long",
         }

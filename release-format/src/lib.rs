@@ -1,6 +1,6 @@
 //! What a release is, as files on a web server: the channel that lists releases, a release's metadata, the content map
 //! of its root image and UKI, the packs that hold their chunks, the index that says where in the packs each chunk is, and
-//! patch packs, which make what is new of the bytes of an earlier release.
+//! patch packs, which make what is new of the bytes of an earlier release, and kernel patches, which do so under a kernel's compression.
 //! `docs/release-format.md` is the specification; this crate is its one implementation, used by the publisher and by the
 //! update agent.
 //!
@@ -23,6 +23,7 @@ mod container;
 mod digest;
 mod error;
 mod index;
+pub mod kernel;
 pub mod limits;
 mod local;
 mod map;
@@ -45,6 +46,7 @@ pub use chunk::{ChunkDecoder, EncodedChunk, RangeDecoder, Write, encode_chunk};
 pub use digest::{Digest, Hasher, PayloadDigest};
 pub use error::FormatError;
 pub use index::{Entry, PackIndex, pack_header};
+pub use kernel::{Kernel, KernelPatch, Piece, Recipe};
 pub use local::{LocalChunks, LocalPlace};
 pub use map::{Chunk, ContentMap, Extent, ExtentKind, MapBuilder, Part};
 pub use names::{Name, NameError, channel_target};

@@ -45,3 +45,9 @@ pub const MAX_SOURCE: u64 = 16 << 20;
 pub const MAX_OUTPUT: u64 = 8 << 20;
 /// Bytes of the uncompressed control stream of BSDIFF.
 pub const MAX_CONTROL: u64 = 2 << 20;
+/// Bytes of a kernel patch, uncompressed.
+pub const MAX_KERNEL_PATCH: u64 = 32 << 20;
+/// Bytes of a kernel that a kernel patch makes.
+pub const MAX_KERNEL: u64 = 64 << 20;
+/// Bytes that are compressed in a kernel.
+pub const MAX_KERNEL_CONTENTS: u64 = 256 << 20;

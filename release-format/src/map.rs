@@ -72,6 +72,12 @@ impl Extent {
     pub fn numbers(&self) -> Range<u32> {
         self.first_chunk..self.first_chunk.saturating_add(self.chunk_count())
     }
+
+    /// Whether it is the kernel of a UKI.
+    #[must_use]
+    pub fn is_kernel(&self) -> bool {
+        self.kind == ExtentKind::Section && self.path == ".linux"
+    }
 }
 
 /// A piece of an extent: what is fetched, verified and written as one.
@@ -133,6 +139,30 @@ impl ContentMap {
             Part::Root => &self.root,
             Part::Uki => &self.uki,
         }
+    }
+
+    /// Whether these bytes are the kernel of the UKI.
+    ///
+    /// # Errors
+    /// When they are not.
+    pub fn expect_kernel(&self, section: &[u8]) -> Result<(), FormatError> {
+        let kernel = self.kernel().filter(|kernel| kernel.len == section.len() as u64).ok_or(FormatError::KernelResult)?;
+        let mut rest = section;
+        for number in kernel.numbers() {
+            let chunk = self.chunk(number).ok_or(FormatError::NoChunk(number))?;
+            let (bytes, later) = rest.split_at_checked(chunk.len as usize).ok_or(FormatError::KernelResult)?;
+            if Digest::of(bytes) != chunk.digest {
+                return Err(FormatError::ChunkDigest { chunk: number });
+            }
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// The kernel of the UKI.
+    #[must_use]
+    pub fn kernel(&self) -> Option<&Extent> {
+        self.extents(Part::Uki).iter().find(|extent| extent.is_kernel())
     }
 
     /// How many chunks there are, in both parts.

@@ -15,8 +15,10 @@ pub enum ObjectKind {
     Index,
     /// A pack of chunks.
     Pack,
-    /// A pack of patches; reserved.
+    /// A pack of patches.
     Patch,
+    /// A kernel patch.
+    Kernel,
 }
 
 /// An object as another one names it.
@@ -30,7 +32,7 @@ pub struct ObjectRef {
 
 impl ObjectKind {
     /// All kinds.
-    pub const ALL: [Self; 5] = [Self::Release, Self::Map, Self::Index, Self::Pack, Self::Patch];
+    pub const ALL: [Self; 6] = [Self::Release, Self::Map, Self::Index, Self::Pack, Self::Patch, Self::Kernel];
 
     /// The ending of its file name.
     #[must_use]
@@ -41,6 +43,7 @@ impl ObjectKind {
             Self::Index => "index",
             Self::Pack => "pack",
             Self::Patch => "patch",
+            Self::Kernel => "kernel",
         }
     }
 }

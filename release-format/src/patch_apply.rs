@@ -67,17 +67,10 @@ impl PatchDecoder {
         }
         self.output.clear();
         self.output.resize(usize::try_from(output_len).unwrap_or(0), 0);
-        match operation.operation {
-            Operation::Zero => {}
-            Operation::Copy if self.source.len() == self.output.len() => self.output.copy_from_slice(&self.source),
-            Operation::Raw if payload.len() == self.output.len() => self.output.copy_from_slice(payload),
-            Operation::Data => unzstd(&mut self.output, payload, &[]).ok_or_else(wrong_payload)?,
-            Operation::Zpatch => unzstd(&mut self.output, payload, &self.source).ok_or_else(wrong_payload)?,
-            Operation::Bsdiff => {
-                bsdiff::apply(&self.source, payload, &mut self.output).ok_or(FormatError::PatchStreams { operation: number })?;
-            }
-            Operation::Copy | Operation::Raw => return Err(wrong_payload().into()),
-        }
+        make(operation.operation, &self.source, payload, &mut self.output).ok_or_else(|| match operation.operation {
+            Operation::Bsdiff => FormatError::PatchStreams { operation: number },
+            _ => wrong_payload(),
+        })?;
         let mut rest = self.output.as_slice();
         let mut right = Vec::new();
         for chunk in operation.numbers() {
@@ -93,6 +86,23 @@ impl PatchDecoder {
             write(decoder.put(map, chunk, bytes)?)?;
         }
         Ok(())
+    }
+}
+
+/// Does one operation into memory of exactly the size of what it makes; none when source, payload and size do not fit.
+pub fn make(operation: Operation, source: &[u8], payload: &[u8], output: &mut [u8]) -> Option<()> {
+    match operation {
+        Operation::Zero => {
+            output.fill(0);
+            Some(())
+        }
+        Operation::Copy | Operation::Raw => {
+            let from = if operation == Operation::Copy { source } else { payload };
+            (from.len() == output.len()).then(|| output.copy_from_slice(from))
+        }
+        Operation::Data => unzstd(output, payload, &[]),
+        Operation::Zpatch => unzstd(output, payload, source),
+        Operation::Bsdiff => bsdiff::apply(source, payload, output),
     }
 }
 

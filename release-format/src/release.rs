@@ -85,6 +85,9 @@ pub struct PatchInfo {
     /// Its beginning, with the table: what a host reads and verifies first. Patches of later formats may have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<ObjectRef>,
+    /// The kernel patch that goes with it, for hosts with the memory that it takes: what it makes, the patch pack makes too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<ObjectRef>,
 }
 
 impl PatchInfo {

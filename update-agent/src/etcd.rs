@@ -4,15 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::time::{Instant, sleep};
+
+use crate::process::run;
 
 /// How long a snapshot may take: that of the largest data that etcd recommends, from a slow disk.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -20,7 +20,6 @@ const LIMIT: Duration = Duration::from_secs(300);
 const ASK_LIMIT: Duration = Duration::from_secs(20);
 /// Snapshots that are kept.
 const KEEP: usize = 2;
-const MAX_SAID: u64 = 4 << 10;
 
 /// The etcd of a host.
 #[async_trait(?Send)]
@@ -122,47 +121,6 @@ impl Etcd for HostEtcd {
     }
 }
 
-/// A process that does not outlive who waits for it.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Runs a program for so long at most; what it has written.
-async fn run(command: &mut Command, limit: Duration) -> Result<String, String> {
-    let name = command.get_program().display().to_string();
-    let failed = |what: &dyn std::fmt::Display| format!("{name}: {what}");
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut child = Killed(child.map_err(|error| failed(&error))?);
-    let end = Instant::now() + limit;
-    let status = loop {
-        match child.0.try_wait().map_err(|error| failed(&error))? {
-            Some(status) => break status,
-            None if Instant::now() >= end => return Err(failed(&format!("not done after {} s", limit.as_secs()))),
-            None => sleep(Duration::from_millis(50)).await,
-        }
-    };
-    // It has ended, but a process that it has left behind may hold the pipe, which then has no end: no more is read than is there.
-    let said = |pipe: Option<OwnedFd>| {
-        let mut text = Vec::new();
-        if let Some(pipe) = pipe.map(fs::File::from)
-            && rustix::io::ioctl_fionbio(&pipe, true).is_ok()
-        {
-            let _ = pipe.take(MAX_SAID).read_to_end(&mut text);
-        }
-        String::from_utf8_lossy(&text).into_owned()
-    };
-    if status.success() {
-        return Ok(said(child.0.stdout.take().map(OwnedFd::from)));
-    }
-    let words = said(child.0.stderr.take().map(OwnedFd::from));
-    Err(failed(&format!("{status}: {}", words.lines().last().unwrap_or_default())))
-}
-
 /// What etcd was told, by its environment and, before that, its arguments; names as in the environment, without `ETCD_`.
 fn settings(environment: &[u8], arguments: &[u8]) -> BTreeMap<String, String> {
     let texts = |bytes: &[u8]| -> Vec<String> {
@@ -207,8 +165,12 @@ fn client(settings: &BTreeMap<String, String>) -> Vec<(&'static str, String)> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::process::Stdio;
+
+    use tokio::time::Instant;
 
     use super::*;
+    use crate::process::Killed;
 
     /// Programs that are scripts.
     fn host(directory: &Path, systemctl: &str, etcdctl: &str) -> HostEtcd {

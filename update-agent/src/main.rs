@@ -10,6 +10,7 @@ use update_agent::daemon::{self, Reply, Request};
 use update_agent::esp::mounted::MountedEsp;
 use update_agent::etcd::HostEtcd;
 use update_agent::host::{Host, HostDisk};
+use update_agent::kernel::{self, HostKernels};
 use update_agent::settings::Settings;
 use update_agent::state::State;
 use update_agent::status::{AgentState, Status};
@@ -69,6 +70,13 @@ enum Command {
         #[arg(long, conflicts_with = "version")]
         clear: bool,
     },
+    /// Make a kernel of another one; `rebuild-kernel.service` runs this.
+    #[command(hide = true)]
+    RebuildKernel {
+        /// Where the files are.
+        #[arg(default_value = kernel::DIRECTORY)]
+        directory: PathBuf,
+    },
     /// Run as the daemon.
     Daemon {
         /// Serve metrics at this address too, besides the unix socket.
@@ -103,6 +111,7 @@ fn agent() -> anyhow::Result<Agent> {
         target: Box::new(target),
         esp: Box::new(esp),
         etcd: Box::new(HostEtcd::default()),
+        kernels: Box::new(HostKernels::default()),
         status: Status::default(),
         retry_after: None,
         clock: system_clock,
@@ -115,6 +124,10 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let request = match cli.command {
         Command::Daemon { metrics } => {
             daemon::run(agent()?, metrics).await.context("the daemon")?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::RebuildKernel { directory } => {
+            kernel::rebuild_in(&directory).map_err(anyhow::Error::msg)?;
             return Ok(ExitCode::SUCCESS);
         }
         Command::Status | Command::Why => {

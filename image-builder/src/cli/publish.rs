@@ -154,7 +154,10 @@ fn describe(published: &Published, channel: &Name) -> Vec<String> {
     ];
     for from in &costs.chunks_from {
         let patch = match (from.patch, from.refused_patch) {
-            (Some(bytes), _) => format!("{:>10} by patch", human_bytes(bytes)),
+            (Some(bytes), _) => {
+                let kernel = from.patch_with_kernel.map(|bytes| format!(" ({} where the kernel can be rebuilt)", human_bytes(bytes)));
+                format!("{:>10} by patch{}", human_bytes(bytes), kernel.unwrap_or_default())
+            }
             (None, Some(bytes)) => format!("{:>10} by patch (not offered)", human_bytes(bytes)),
             (None, None) => format!("{:>10} no patch", ""),
         };

@@ -53,7 +53,13 @@ pub fn smallest(window: &Window, source: &[u8], output: &[u8], level: i32) -> Re
         offer(Operation::Bsdiff, &window.sources, source, payload);
     }
     offer(Operation::Zpatch, &window.sources, source, zstd(output, source, level).ok_or_else(failed)?);
-    offer(Operation::Data, &[], &[], zstd(output, &[], level).ok_or_else(failed)?);
+    // Where old bytes have made it half as long, it will not be shorter without them.
+    if best.payload.len() > output.len() / 2 {
+        let payload = zstd(output, &[], level).ok_or_else(failed)?;
+        if payload.len() < best.payload.len() {
+            best = of(Operation::Data, &[], &[], payload);
+        }
+    }
     Ok(best)
 }
 

@@ -3,13 +3,15 @@
 
 mod difference;
 mod encode;
+mod kernel;
 mod matching;
 mod old;
 mod windows;
 
 use rayon::prelude::*;
 use release_format::{
-    ChunkDecoder, ContentMap, Digest, LocalChunks, ObjectRef, PatchDecoder, PatchInfo, PatchOperation, PatchTable, PayloadDigest, Release,
+    ChunkDecoder, ContentMap, Digest, Extent, LocalChunks, ObjectRef, PatchDecoder, PatchInfo, PatchOperation, PatchTable, PayloadDigest,
+    Release,
 };
 
 use crate::error::PublishError;
@@ -26,17 +28,23 @@ pub use windows::{Caps, cut};
 /// Windows that are worked on at the same time: each takes some 300 MiB.
 const THREADS: usize = 3;
 
-/// Makes the patch pack from an earlier release: what the release's metadata say of it, and its bytes, which are written nowhere yet.
+/// A patch pack, and the kernel patch beside it if there is one, which are written nowhere yet.
+pub struct Made {
+    /// What the release's metadata say of them.
+    pub info: PatchInfo,
+    /// The patch pack.
+    pub pack: Vec<u8>,
+    /// The kernel patch.
+    pub kernel: Option<Vec<u8>>,
+    /// Bytes of the pack that a host does not fetch when it takes the kernel patch.
+    pub kernel_spares: u64,
+}
+
+/// Makes the patches from an earlier release.
 ///
 /// # Errors
 /// When the earlier release cannot be read.
-pub fn make(
-    parts: &OpenParts,
-    map: &ContentMap,
-    from: &Release,
-    repository: &Repository,
-    level: i32,
-) -> Result<(PatchInfo, Vec<u8>), PublishError> {
+pub fn make(parts: &OpenParts, map: &ContentMap, from: &Release, repository: &Repository, level: i32) -> Result<Made, PublishError> {
     let (old_map, index) = read_map(repository, from)?;
     let old = OldRelease::new(repository, from, &old_map, &index);
     let local = LocalChunks::of(&old_map);
@@ -55,7 +63,9 @@ pub fn make(
         }
         smallest(window, &source, &output, level)
     };
-    let encoded: Vec<Encoded> = pool.install(|| windows.par_iter().map(encode).collect::<Result<_, _>>())?;
+    let windows_encoded = || windows.par_iter().map(encode).collect::<Result<Vec<Encoded>, _>>();
+    let (encoded, kernel) = pool.install(|| rayon::join(windows_encoded, || kernel::make(parts, map, &old, &old_map, level)));
+    let (encoded, kernel) = (encoded?, kernel?);
 
     let failed = || PublishError::format(&format!("the patch from version {}", from.version));
     let map_body = map.body();
@@ -81,10 +91,17 @@ pub fn make(
     let size = head.len() as u64 + encoded.iter().map(|encoded| encoded.payload.len() as u64).sum::<u64>();
     rehearse(&head, size, &old_map, map, &old, &encoded).map_err(failed())?;
 
-    let table = Some(ObjectRef::of(&head));
+    let head_object = Some(ObjectRef::of(&head));
     let mut bytes = head;
     encoded.iter().for_each(|encoded| bytes.extend(&encoded.payload));
-    Ok((PatchInfo { format: PatchInfo::FORMAT, from: from.root_hash, patch: ObjectRef::of(&bytes), table }, bytes))
+    let (format, from) = (PatchInfo::FORMAT, from.root_hash);
+    let kernel_chunks = map.kernel().map_or(0..0, Extent::numbers);
+    let only_kernel = |operation: &&PatchOperation| operation.numbers().all(|number| kernel_chunks.contains(&number));
+    let kernel_spares = table.operations.iter().filter(only_kernel).map(|operation| u64::from(operation.len)).sum();
+    // The pack always has the plain way, so a kernel patch that saves nothing is none.
+    let kernel = kernel.filter(|kernel| (kernel.len() as u64) < kernel_spares);
+    let info = PatchInfo { format, from, patch: ObjectRef::of(&bytes), table: head_object, kernel: kernel.as_deref().map(ObjectRef::of) };
+    Ok(Made { info, pack: bytes, kernel, kernel_spares })
 }
 
 /// Applies all of it as a host does: what comes out must be the chunks that the map names, and with those both have, all of them.

@@ -35,6 +35,12 @@ pub struct Window {
 }
 
 impl Window {
+    /// A window of old bytes, for bytes that are no chunks.
+    #[must_use]
+    pub fn of_bytes(source: SourceRun) -> Self {
+        Self { sources: vec![source], ..Self::default() }
+    }
+
     /// Numbers of its chunks.
     pub fn numbers(&self) -> impl Iterator<Item = u32> {
         self.chunks.iter().flat_map(ChunkRun::numbers)
@@ -64,9 +70,15 @@ impl Window {
 pub fn cut(old: &ContentMap, new: &ContentMap, local: &LocalChunks, caps: &Caps) -> Vec<Window> {
     let mut windows = Vec::new();
     let mut window = Window::default();
+    let mut in_kernel = false;
     let news = [Part::Root, Part::Uki].into_iter().flat_map(|part| new.extents(part));
     for (extent, kin) in news.zip(kin(old, new)) {
         let kin = kin.map(|(kin, _)| kin);
+        // What makes the kernel makes nothing else, so that a host that has a kernel patch can pass over it.
+        if in_kernel != extent.is_kernel() {
+            in_kernel = !in_kernel;
+            windows.extend(Some(std::mem::take(&mut window)).filter(|window| window.output > 0));
+        }
         for (first, count) in new_runs(new, extent, local, caps) {
             let len: u64 = (first..first + count).filter_map(|number| new.chunk(number)).map(|chunk| u64::from(chunk.len)).sum();
             let at = u64::from(first - extent.first_chunk) * release_format::limits::CHUNK;
@@ -101,16 +113,25 @@ fn new_runs(new: &ContentMap, extent: &Extent, local: &LocalChunks, caps: &Caps)
     runs
 }
 
-/// The old bytes around where a piece of a file was, if files grow evenly.
+/// The old bytes around where a piece of a file was.
 fn around(old: &ContentMap, kin: &Extent, extent: &Extent, at: u64, len: u64, caps: &Caps) -> SourceRun {
     let part = old.chunk(kin.first_chunk).map_or(Part::Root, |chunk| chunk.part);
-    let place = u64::try_from(u128::from(at) * u128::from(kin.len) / u128::from(extent.len.max(1))).unwrap_or(0);
-    let margin = len.max(caps.margin).min(caps.source.saturating_sub(caps.output) / 2);
-    // Places of an old file that is larger lie further apart; within a file that grew at one place they are where they were.
-    let (low, high) = (place.min(at).saturating_sub(margin), place.max(at).saturating_add(len + margin).min(kin.len));
-    let low = low.min(kin.len.saturating_sub(len.min(kin.len)));
-    let len = high.saturating_sub(low).clamp(1, caps.source);
-    SourceRun { part, offset: kin.offset + low, len: len.min(kin.len - low) }
+    let (low, len) = caps.around(kin.len, extent.len, at, len);
+    SourceRun { part, offset: kin.offset + low, len }
+}
+
+impl Caps {
+    /// Where among `old` bytes those are that `len` bytes at `at` of `new` ones are made of, if files grow evenly; and how many.
+    #[must_use]
+    pub fn around(&self, old: u64, new: u64, at: u64, len: u64) -> (u64, u64) {
+        let place = u64::try_from(u128::from(at) * u128::from(old) / u128::from(new.max(1))).unwrap_or(0);
+        let margin = len.max(self.margin).min(self.source.saturating_sub(self.output) / 2);
+        // Places of an old file that is larger lie further apart; within a file that grew at one place they are where they were.
+        let (low, high) = (place.min(at).saturating_sub(margin), place.max(at).saturating_add(len + margin).min(old));
+        let low = low.min(old.saturating_sub(len.min(old)));
+        let len = high.saturating_sub(low).clamp(1, self.source);
+        (low, len.min(old - low))
+    }
 }
 
 #[cfg(test)]

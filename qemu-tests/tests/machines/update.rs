@@ -1,11 +1,13 @@
 //! Updates of whole machines: found, installed, tried, kept; given up when they are bad; gone back from; and what happens when
 //! nothing good is left.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
+
+use release_format::{Digest, Kernel, KernelPatch, Operation, Piece, Recipe};
 
 use qemu_tests::{Guest, Setup, Shop, Web};
 
@@ -70,6 +72,45 @@ fn a_machine_keeps_good_versions_and_goes_back_when_told() {
     runs(&mut host, "1.1", "b");
     let said = host.ok("sudo update-agent update");
     assert!(said.contains("set aside"), "{said}");
+}
+
+/// As the agent asks for it: the files in their directory, the unit, what comes out.
+#[test]
+fn a_kernel_is_rebuilt_by_a_unit_of_its_own() {
+    let contents: Vec<u8> = (0..400_000_u32).map(|number| (number.wrapping_mul(number) >> 11) as u8 & 0x3f).collect();
+    let kernels = [&contents[..], &contents[5..]].map(|contents| Kernel::sample(contents, 1).unwrap());
+    let [old, new] = &kernels;
+    let outside = Kernel::open(new).unwrap().outside(new).unwrap();
+    let len = contents.len() as u64 - 5;
+    let patch = KernelPatch {
+        source: Digest::of(old),
+        result: Digest::of(new),
+        frame: Kernel::open(new).unwrap().frame as u64,
+        len: new.len() as u64,
+        recipe: Recipe::Zstd157,
+        outside: Piece { operation: Operation::Raw, len: outside.len() as u64, from: 0, from_len: 0, payload: outside },
+        pieces: vec![Piece { operation: Operation::Copy, len, from: 5, from_len: len, payload: Vec::new() }],
+    };
+    let patch = patch.encode().unwrap();
+    let machine =
+        Setup::of("tiny").memory_mib(2048).disk(|path| fs::write(path, old).unwrap()).disk(|path| fs::write(path, &patch).unwrap());
+    let mut host = machine.start();
+    host.wait_for_ssh();
+    let directory = "/media/state/garboard/rebuild-kernel";
+    // Disks are as long as their last sector.
+    let take = |disk: &str, bytes: &[u8], name: &str| {
+        host.ok(&format!("sudo head -c {} /dev/{disk} | sudo tee {directory}/{name} > /dev/null", bytes.len()));
+    };
+    host.ok(&format!("sudo mkdir -m 700 {directory}"));
+    take("vdc", old, "old");
+    take("vdd", &patch, "patch");
+    host.ok("sudo systemctl start rebuild-kernel.service");
+    assert_eq!(host.ok(&format!("sudo sha256sum {directory}/new")).split(' ').next().unwrap(), Digest::of(new).to_string());
+    // One that does not fit fails, and its log says why.
+    host.ok(&format!("sudo rm {directory}/new && sudo cp {directory}/patch {directory}/old"));
+    assert_eq!(host.run("sudo systemctl start rebuild-kernel.service").code, 1);
+    let log = host.ok("sudo journalctl -u rebuild-kernel.service");
+    assert!(log.contains("made for another kernel"), "{log}");
 }
 
 /// It is given up and remembered; a good one is taken.

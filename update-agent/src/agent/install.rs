@@ -214,13 +214,19 @@ impl Agent {
                 }
             },
         };
-        let download = Download::new(release.clone(), map, running.as_ref(), patch, parts);
-        drop(running);
-        let with_uki = parts.contains(&Part::Uki);
-        let uki = if with_uki { Some(self.state.stage_uki(&image.uki.version, image.uki.len)?) } else { None };
-        let position = journal.position.clone();
         let slot = self.host.running.slot;
         let local = RunningSlot { target: &*self.target, slot, uki: File::open(self.state.uki_path(&self.host.running.version)).ok() };
+        let with_uki = parts.contains(&Part::Uki);
+        let kernel = match (patch.as_ref().and_then(|patch| patch.info.kernel), &running) {
+            (Some(kernel), Some(running)) if with_uki && journal.position.kernel.is_none() => {
+                Some(self.rebuilt_kernel(source, &kernel, (running, &map), &local).await?)
+            }
+            _ => None,
+        };
+        let download = Download::new(release.clone(), map, running.as_ref(), patch, parts).with_kernel(kernel);
+        drop(running);
+        let uki = if with_uki { Some(self.state.stage_uki(&image.uki.version, image.uki.len)?) } else { None };
+        let position = journal.position.clone();
         let mut writer = Writer {
             target: &*self.target,
             slot: slot.other(),

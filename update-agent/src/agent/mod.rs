@@ -3,6 +3,7 @@
 mod crossing;
 mod error;
 mod install;
+mod kernel;
 mod outcome;
 
 use std::fs::File;
@@ -20,6 +21,7 @@ use crate::etcd::Etcd;
 use crate::fetch::Source;
 use crate::fetch::http::Http;
 use crate::host::Host;
+use crate::kernel::Rebuild;
 use crate::policy::{Decision, World, decide};
 use crate::recovery::{Copies, Standing, recover};
 use crate::settings::{RebootStrategy, Settings};
@@ -94,6 +96,8 @@ pub struct Agent {
     pub esp: Box<dyn EspFiles>,
     /// The etcd of this host.
     pub etcd: Box<dyn Etcd>,
+    /// Who rebuilds kernels here.
+    pub kernels: Box<dyn Rebuild>,
     /// What it says about itself.
     pub status: Status,
     /// How long the server asked to be left alone, in seconds, by the last failure.

@@ -65,6 +65,12 @@ impl Release {
         Self::of(version, root, uki)
     }
 
+    /// The same with another kernel in its UKI.
+    pub fn with_kernel(&self, kernel: &[u8]) -> Self {
+        let uki = [&self.uki[..512], kernel].concat();
+        Self { floor: self.floor.clone(), ..Self::of(self.image.uki.version.as_str(), self.root.clone(), uki) }
+    }
+
     fn of(version: &str, root: Vec<u8>, uki: Vec<u8>) -> Self {
         let blocks = root.len() as u64 / VERITY_BLOCK_SIZE;
         let superblock = VeritySuperblock { uuid: Uuid::from_u128(1), data_blocks: blocks, salt: vec![7; 32] };

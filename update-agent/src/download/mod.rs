@@ -124,7 +124,17 @@ pub struct Download {
     map: ContentMap,
     local: LocalChunks,
     patch: Option<Patch>,
+    kernel: Option<RebuiltKernel>,
     parts: Vec<Part>,
+}
+
+/// What became of a kernel patch.
+#[derive(Debug, Default)]
+pub struct RebuiltKernel {
+    /// The new kernel, which is the one of the content map; none when the patch pack has to make it.
+    pub section: Option<Vec<u8>>,
+    /// Bytes received for it.
+    pub received: u64,
 }
 
 impl Download {
@@ -132,7 +142,13 @@ impl Download {
     #[must_use]
     pub fn new(release: Release, map: ContentMap, running: Option<&ContentMap>, patch: Option<Patch>, parts: &[Part]) -> Self {
         let local = running.map(LocalChunks::of).unwrap_or_default();
-        Self { release, map, local, patch, parts: parts.to_vec() }
+        Self { release, map, local, patch, kernel: None, parts: parts.to_vec() }
+    }
+
+    /// The same, with a kernel that was rebuilt, or could not be.
+    #[must_use]
+    pub fn with_kernel(self, kernel: Option<RebuiltKernel>) -> Self {
+        Self { kernel, ..self }
     }
 
     async fn index(&self, source: &Source) -> Result<PackIndex, DownloadError> {
@@ -153,6 +169,7 @@ impl Download {
         mut position: Position,
     ) -> Result<Taken, DownloadError> {
         let mut decoder = ChunkDecoder::new()?;
+        self.put_kernel(sink, &mut decoder, &mut position)?;
         self.copy(running, sink, &mut decoder, &mut position).await?;
         self.patch(source, running, sink, &mut decoder, &mut position).await?;
         let wanted = self.wanted(&position);
@@ -188,6 +205,28 @@ impl Download {
         (position.fetches, position.fetched) = (plan.fetches.len() as u64, reader.received);
         sink.checkpoint(&position)?;
         Ok(self.taken(&position, Some(&index)))
+    }
+
+    /// Writes the kernel that was rebuilt.
+    fn put_kernel(&self, sink: &mut dyn Sink, decoder: &mut ChunkDecoder, position: &mut Position) -> Result<(), DownloadError> {
+        let Some(kernel) = &self.kernel else { return Ok(()) };
+        position.fetched += kernel.received;
+        if let (Some(section), Some(extent)) = (&kernel.section, self.map.kernel()) {
+            let mut rest = section.as_slice();
+            for number in extent.numbers() {
+                let len = self.map.chunk(number).map_or(0, |chunk| chunk.len as usize);
+                let (bytes, later) = rest.split_at_checked(len).ok_or(FormatError::KernelResult)?;
+                sink.write(&decoder.put(&self.map, number, bytes)?)?;
+                rest = later;
+            }
+        }
+        position.kernel = Some(kernel.section.is_some());
+        Ok(sink.checkpoint(position)?)
+    }
+
+    /// Whether a chunk is of a kernel that was rebuilt.
+    fn is_rebuilt(&self, number: u32, position: &Position) -> bool {
+        position.kernel == Some(true) && self.map.kernel().is_some_and(|kernel| kernel.numbers().contains(&number))
     }
 
     /// Chunks of the wanted parts that the running version has, and where.
@@ -251,7 +290,7 @@ impl Download {
         let made = self.patched(position);
         let wanted = self.map.chunks().zip(made).map(|((number, chunk), made)| {
             let here = copied && self.local.find(&chunk.digest).is_some() && position.missing.binary_search(&number).is_err();
-            self.parts.contains(&chunk.part) && !here && !made
+            self.parts.contains(&chunk.part) && !here && !made && !self.is_rebuilt(number, position)
         });
         wanted.collect()
     }
@@ -268,7 +307,8 @@ impl Download {
             (0, Some(index)) => FetchPlan::new(&self.map, index, &PlanOptions::default(), |_, _| true).bytes(),
             (noted, _) => noted,
         };
-        Taken { way, received: position.fetched, full, copied, fallbacks: position.missing.len() as u64 }
+        let kernel = position.kernel == Some(true);
+        Taken { way, received: position.fetched, full, copied, kernel, fallbacks: position.missing.len() as u64 }
     }
 
     async fn fetch(

@@ -69,7 +69,8 @@ impl Download {
         let wanted: Vec<u32> = (position.operations..)
             .zip(operations.iter().skip(position.operations as usize))
             .filter(|(_, operation)| {
-                operation.numbers().filter_map(|number| self.map.chunk(number)).any(|chunk| self.parts.contains(&chunk.part))
+                let mut numbers = operation.numbers().filter(|number| !self.is_rebuilt(*number, position));
+                numbers.any(|number| self.map.chunk(number).is_some_and(|chunk| self.parts.contains(&chunk.part)))
             })
             .map(|(number, _)| number)
             .collect();

@@ -17,6 +17,8 @@ pub struct Position {
     pub missing: Vec<u32>,
     /// Digest of the patch pack that is used.
     pub patch: Option<Digest>,
+    /// Whether the kernel was rebuilt, once that was tried.
+    pub kernel: Option<bool>,
     /// Operations of the patch that were tried.
     pub operations: u32,
     /// Operations that failed.
@@ -75,6 +77,8 @@ pub struct Taken {
     pub full: u64,
     /// Bytes copied from the running slot.
     pub copied: u64,
+    /// Whether the kernel was rebuilt by its kernel patch.
+    pub kernel: bool,
     /// Chunks that could not be copied or made of what is here, and were fetched instead.
     pub fallbacks: u64,
 }
@@ -96,6 +100,7 @@ impl Taken {
         let mib = |bytes: u64| format!("{}.{} MiB", bytes >> 20, ((bytes & 0xf_ffff) * 10) >> 20);
         let text = format!("{way}: {} received", mib(self.received));
         let text = if self.way == Way::Full { text } else { format!("{text} instead of {}", mib(self.full)) };
+        let text = if self.kernel { format!("{text}, the kernel rebuilt") } else { text };
         match self.fallbacks {
             0 => text,
             1 => format!("{text}, one piece of it another way"),

@@ -2,9 +2,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
+use release_format::Kernel;
 
 use super::server::Server;
 use super::shop::Shop;
@@ -16,6 +17,7 @@ use crate::crash::fixture::{Release, shipped};
 use crate::esp::EspFiles;
 use crate::etcd::Etcd;
 use crate::host::Host;
+use crate::kernel::Rebuild;
 use crate::settings::Settings;
 use crate::slots::Slots;
 use crate::state::{Migration, State};
@@ -44,6 +46,20 @@ impl Etcd for NoEtcd {
 
     async fn save(&self, _: &Path) -> Result<(), String> {
         Err("there is no etcd".to_owned())
+    }
+}
+
+/// A host without the memory to rebuild kernels.
+pub struct NoKernels;
+
+#[async_trait(?Send)]
+impl Rebuild for NoKernels {
+    fn available(&self) -> u64 {
+        0
+    }
+
+    async fn rebuild(&self, _: &[u8], _: &[u8]) -> Result<Vec<u8>, String> {
+        Err("there is no memory".to_owned())
     }
 }
 
@@ -126,6 +142,7 @@ impl Machine {
             target: Box::new(self.disk),
             esp: Box::new(FatEsp(self.disk)),
             etcd: Box::new(NoEtcd),
+            kernels: Box::new(NoKernels),
             status: Status::default(),
             retry_after: None,
             clock: crate::agent::system_clock,
@@ -202,6 +219,25 @@ pub async fn similar_world() -> World {
 /// The same, with a patch pack.
 pub async fn patched_world() -> World {
     similar(true).await
+}
+
+/// The same with kernels that are nearly the same, under their compression.
+pub async fn world_of_kernels() -> World {
+    let contents = |change: u8| {
+        // Some bytes are more frequent than others, and what is moved falls into other blocks: no compressed byte stays what it was.
+        let mut contents = vec![change; 333 * usize::from(change)];
+        contents.extend(crate::crash::fixture::noise("kernel", 600_000).iter().map(|byte| byte & byte.rotate_left(3)));
+        contents
+    };
+    // Compressing them takes long.
+    static KERNELS: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
+    let [old, new] = KERNELS.get_or_init(|| [1, 2].map(|change| Kernel::sample(&contents(change), change).unwrap()));
+    let old = Release::of_blocks("1.0", 1024).with_kernel(old);
+    let new = old.changed("1.1", |root| root[300] ^= 0xff).with_kernel(new);
+    let shop = Shop::new();
+    shop.publish(&old);
+    shop.publish_with_patch(&new);
+    opened(shop, old, new).await
 }
 
 async fn similar(patch: bool) -> World {

@@ -7,6 +7,7 @@ mod daemon;
 mod disks;
 mod forge;
 mod interruptions;
+mod kernels;
 mod layouts;
 mod life;
 mod machine;

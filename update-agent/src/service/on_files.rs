@@ -85,6 +85,7 @@ fn agent(directory: &Path, server: &str) -> Agent {
         target: Box::new(disk),
         esp: Box::new(FatEsp(cached)),
         etcd: Box::new(super::machine::NoEtcd),
+        kernels: Box::new(super::machine::NoKernels),
         status: Status::default(),
         retry_after: None,
         clock: system_clock,

@@ -1,0 +1,120 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::patch_apply::unzstd;
+
+fn noise(seed: u32, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        (state >> 8) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// Two kernels with much in common, and the patch between them, whose one piece has the old contents as its prefix.
+fn sample() -> (Vec<u8>, Vec<u8>, KernelPatch) {
+    let old_contents = noise(1, 200_000);
+    let mut new_contents = old_contents.clone();
+    new_contents.splice(1000..1004, noise(2, 900));
+    let (old, new) = (Kernel::sample(&old_contents, 3).unwrap(), Kernel::sample(&new_contents, 4).unwrap());
+    let (from, to) = (Kernel::open(&old).unwrap(), Kernel::open(&new).unwrap());
+    let outside = to.outside(&new).unwrap();
+    let patch = KernelPatch {
+        source: Digest::of(&old),
+        result: Digest::of(&new),
+        frame: to.frame as u64,
+        len: new.len() as u64,
+        recipe: to.recipe(&new).unwrap(),
+        outside: Piece { operation: Operation::Raw, len: outside.len() as u64, from: 0, from_len: 0, payload: outside },
+        pieces: vec![
+            Piece { operation: Operation::Copy, len: 1000, from: 0, from_len: 1000, payload: Vec::new() },
+            Piece { operation: Operation::Raw, len: 900, from: 0, from_len: 0, payload: noise(2, 900) },
+            Piece { operation: Operation::Copy, len: 198_996, from: 1004, from_len: 198_996, payload: Vec::new() },
+        ],
+    };
+    assert_eq!(from.contents, old_contents);
+    (old, new, patch)
+}
+
+#[test]
+fn a_kernel_is_taken_apart_and_put_together_again() {
+    let (old, new, patch) = sample();
+    let bytes = patch.encode().unwrap();
+    assert!(bytes.len() < 4000, "{}", bytes.len());
+    let decoded = KernelPatch::decode(&bytes).unwrap();
+    assert_eq!(decoded, patch);
+    assert!(decoded.rebuild(&old).unwrap() == new);
+    let (from, to) = (Kernel::open(&old).unwrap(), Kernel::open(&new).unwrap());
+    decoded.expect((&from, &old), (&to, &new)).unwrap();
+    assert!(decoded.expect((&to, &new), (&from, &old)).is_err());
+
+    // For another kernel; made of bytes that are not there; with another result; by a recipe of a later version.
+    assert_eq!(decoded.rebuild(&new), Err(FormatError::KernelSource));
+    let changed = |change: &dyn Fn(&mut KernelPatch)| {
+        let mut patch = patch.clone();
+        change(&mut patch);
+        KernelPatch::decode(&patch.encode().unwrap()).and_then(|patch| patch.rebuild(&old)).unwrap_err().kind()
+    };
+    assert_eq!(changed(&|patch| patch.pieces[0].from = 200_000), "kernel-piece");
+    assert_eq!(changed(&|patch| patch.pieces[0].from_len = 999), "kernel-piece");
+    assert_eq!(changed(&|patch| patch.pieces[1].payload[7] ^= 1), "kernel-result");
+    assert_eq!(changed(&|patch| patch.pieces[1].len = MAX_OUTPUT + 1), "kernel-piece");
+    assert_eq!(changed(&|patch| patch.pieces[0].from_len = MAX_SOURCE + 1), "kernel-piece");
+    assert_eq!(changed(&|patch| patch.frame = 1_000_000), "kernel-result");
+    assert_eq!(changed(&|patch| patch.len += 1), "kernel-result");
+    assert_eq!(changed(&|patch| patch.len = MAX_KERNEL + 1), "body-too-large");
+    assert_eq!(changed(&|patch| patch.pieces = vec![patch.pieces[2].clone(); 2000]), "body-too-large");
+    assert_eq!(changed(&|patch| patch.pieces.push(patch.pieces[2].clone())), "kernel-result");
+    let mut body = vec![0; 200_000];
+    let len = (0..body.len()).find(|len| unzstd(&mut body[..*len], &bytes[crate::limits::HEADER..], &[]).is_some()).unwrap();
+    body.truncate(len);
+    body[64 + 2 + 3] = 9;
+    let other = container::wrap(WHAT, MAGIC, &body, MAX_KERNEL_PATCH, 1).unwrap();
+    assert_eq!(KernelPatch::decode(&other), Err(FormatError::KernelRecipe(9)));
+}
+
+#[test]
+fn what_is_no_kernel_is_not_taken_apart() {
+    let (old, ..) = sample();
+    assert_eq!(Kernel::open(&[]), None);
+    assert_eq!(Kernel::open(&old[..0x300]), None);
+    for at in [0x202, 0x248, 0x24b, 0x24f, 1124] {
+        let mut other = old.clone();
+        other[at] ^= 0x80;
+        assert_eq!(Kernel::open(&other), None, "{at:#x}");
+    }
+    // Compressed in another way: no recipe leads to it.
+    let mut other = Kernel::open(&old).unwrap();
+    other.contents[0] ^= 1;
+    assert_eq!(other.recipe(&old), None);
+}
+
+/// What decompresses to more than a kernel may have ends early.
+#[test]
+fn a_bomb_is_no_kernel() {
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    let zeros = vec![0; 1 << 20];
+    for _ in 0..=MAX_KERNEL_CONTENTS >> 20 {
+        std::io::Write::write_all(&mut encoder, &zeros).unwrap();
+    }
+    assert_eq!(contents(&encoder.finish().unwrap()), None);
+}
+
+proptest! {
+    /// Bytes that nobody vouches for: an answer, never a panic, and never more than the limits.
+    #[test]
+    fn any_bytes_are_answered(bytes in proptest::collection::vec(any::<u8>(), 0..4000), at: usize, flip: u8) {
+        let _ = KernelPatch::decode(&bytes);
+        let wrapped = container::wrap(WHAT, MAGIC, &bytes, MAX_KERNEL_PATCH, 1).unwrap();
+        let _ = KernelPatch::decode(&wrapped);
+        let mut image = bytes;
+        image.resize(0x300, 1);
+        let place = at % image.len();
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[place] ^= flip;
+        let _ = Kernel::open(&image);
+    }
+}
