@@ -5,6 +5,7 @@ mod requests;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use reboot_rules::file::write_whole;
 use reboot_rules::inhibitors;
@@ -17,12 +18,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::config::{self, Config};
 use crate::control::{self, Asked, Reply};
 use crate::drain_task::{DrainTask, Need};
+use crate::fleet_lock_server::Server;
 use crate::host::{self, Identity};
-use crate::journal::Journal;
+use crate::journal::{Claimed, Journal};
 use crate::machine::{Action, Phase, Progress, Step, step};
 use crate::paths::Paths;
 use crate::permission::{Claim, Guard, HostState, Lock, News, Permission, Target};
-use crate::policy::{Boot, Facts, Origin, Wanted};
+use crate::policy::{Boot, Facts, LockFact, Origin, Wanted};
 use crate::status::Status;
 use crate::watch::{Alarm, Files};
 
@@ -30,9 +32,19 @@ use crate::watch::{Alarm, Files};
 const PAUSE: Seconds = 300;
 /// The longest such pause.
 const LONGEST_PAUSE: Seconds = 4 * 3600;
+/// How long is waited for others when settings change under a lock.
+const LEAVING: Duration = Duration::from_secs(10);
 
-/// The lock and the guard that settings name.
-pub type Others = (Option<Arc<dyn Lock>>, Option<Arc<dyn Guard>>);
+/// What settings name.
+#[derive(Default)]
+pub struct Others {
+    /// The lock.
+    pub lock: Option<Arc<dyn Lock>>,
+    /// The quorum's guard.
+    pub guard: Option<Arc<dyn Guard>>,
+    /// The server for other hosts.
+    pub server: Option<Server>,
+}
 
 /// What they are made from.
 #[derive(Clone, Copy, Debug)]
@@ -41,10 +53,14 @@ pub struct Ask<'a> {
     pub settings: &'a Settings,
     /// The strategy in force.
     pub strategy: Strategy,
+    /// Whether this host is to have an etcd member.
+    pub etcd_enabled: bool,
     /// This host.
     pub identity: &'a Identity,
     /// What an earlier life asked for.
-    pub claimed: Option<&'a Claim>,
+    pub claimed: Option<&'a Claimed>,
+    /// Where everything is.
+    pub paths: &'a Paths,
 }
 
 /// Makes them; the text says which setting cannot be followed, and why.
@@ -57,6 +73,8 @@ pub struct Daemon {
     connect: Connect,
     config: Config,
     strategy: Strategy,
+    etcd_enabled: bool,
+    server: Option<Server>,
     /// Why what the settings name cannot be had; found when they changed, and true until they change again.
     unmet: Option<Problem>,
     journal: Journal,
@@ -76,18 +94,28 @@ fn say(text: &str) {
     eprintln!("reboot-locksmith: {text}");
 }
 
-/// The strategy in force. Whether this host is to have an etcd member is asked only where the settings leave it open: it takes a process.
-async fn strategy(paths: &Paths, settings: &Settings) -> Strategy {
-    settings.strategy_on(settings.strategy.is_none() && is_etcd_enabled(paths).await)
+/// The strategy in force, and whether this host is to have an etcd member. That is asked only where it matters: it takes a process.
+async fn strategy(paths: &Paths, settings: &Settings) -> (Strategy, bool) {
+    let etcd_enabled = (settings.strategy.is_none() || settings.quorum) && is_etcd_enabled(paths).await;
+    (settings.strategy_on(etcd_enabled), etcd_enabled)
 }
 
-/// The permission that settings ask for, or one without others and the reason why.
-fn permission(connect: &Connect, ask: &Ask<'_>, quarantined: Option<String>) -> (Permission, Option<Problem>) {
-    let ((lock, guard), unmet) = match connect(ask) {
+/// What is known about this boot and the version that a lock was asked for.
+fn host_state(paths: &Paths, journal: &Journal, boot: &Boot) -> HostState {
+    let version = journal.claimed.as_ref().and_then(|claimed| claimed.claim.version.clone());
+    let failed = version.and_then(|version| host::failure(paths, &version).map(|why| (version, why)));
+    HostState { healthy: *boot == Boot::Healthy, failed }
+}
+
+/// The permission that settings ask for and the server they offer, or neither and the reason why.
+fn permission(connect: &Connect, ask: &Ask<'_>, journal: &Journal) -> (Permission, Option<Server>, Option<Problem>) {
+    let (Others { lock, guard, server }, unmet) = match connect(ask) {
         Ok(others) => (others, None),
-        Err(message) => ((None, None), Some(Problem { key: "garboard.reboot".to_owned(), message })),
+        Err(message) => (Others::default(), Some(Problem { key: "garboard.reboot".to_owned(), message })),
     };
-    (Permission::start(lock, guard, HostState::default(), quarantined), unmet)
+    // What it settles first it settles by what is so, not by what is not known yet.
+    let state = host_state(ask.paths, journal, &host::boot(ask.paths));
+    (Permission::start(lock, guard, state, journal.quarantined.clone()), server, unmet)
 }
 
 async fn is_etcd_enabled(paths: &Paths) -> bool {
@@ -111,9 +139,10 @@ impl Daemon {
             journal.phase = Phase::Drained;
         }
         let config = Config::load(&paths);
-        let strategy = strategy(&paths, &config.settings).await;
-        let ask = Ask { settings: &config.settings, strategy, identity: &identity, claimed: journal.claimed.as_ref() };
-        let (permission, unmet) = permission(&connect, &ask, journal.quarantined.clone());
+        let (strategy, etcd_enabled) = strategy(&paths, &config.settings).await;
+        let claimed = journal.claimed.as_ref();
+        let ask = Ask { settings: &config.settings, strategy, etcd_enabled, identity: &identity, claimed, paths: &paths };
+        let (permission, server, unmet) = permission(&connect, &ask, &journal);
         if let Err(error) = journal.store(&paths.journal()) {
             warnings.push(format!("{}: {error}", paths.journal().display()));
         }
@@ -132,6 +161,8 @@ impl Daemon {
             connect,
             config,
             strategy,
+            etcd_enabled,
+            server,
             unmet,
             journal,
             permission,
@@ -147,16 +178,21 @@ impl Daemon {
     /// Reads the settings again.
     async fn reload(&mut self) {
         let config = Config::load(&self.paths);
-        let strategy = strategy(&self.paths, &config.settings).await;
-        if config == self.config && strategy == self.strategy {
+        let (strategy, etcd_enabled) = strategy(&self.paths, &config.settings).await;
+        let same = (strategy, etcd_enabled) == (self.strategy, self.etcd_enabled);
+        if config == self.config && same {
             return;
         }
-        if config.settings != self.config.settings || strategy != self.strategy {
-            self.strategy = strategy;
-            // With the old rules' lock in hand nothing goes on under the new ones; the new settle what the old held.
+        if config.settings != self.config.settings || !same {
+            (self.strategy, self.etcd_enabled) = (strategy, etcd_enabled);
+            // With the old rules' lock in hand nothing goes on under the new ones. The new settle what the old held, but only where it is theirs.
+            self.leave_others("the settings have changed").await;
+            // It may be on the same address.
+            self.server = None;
             let claimed = self.journal.claimed.as_ref();
-            let ask = Ask { settings: &config.settings, strategy, identity: &self.identity, claimed };
-            (self.permission, self.unmet) = permission(&self.connect, &ask, self.journal.quarantined.clone());
+            let (identity, paths) = (&self.identity, &self.paths);
+            let ask = Ask { settings: &config.settings, strategy, etcd_enabled, identity, claimed, paths };
+            (self.permission, self.server, self.unmet) = permission(&self.connect, &ask, &self.journal);
             if self.journal.phase.has_drained() {
                 self.undrain("the settings have changed").await;
             }
@@ -166,6 +202,16 @@ impl Daemon {
         self.config = config;
         let doubt = config::doubt(self.problems());
         say(&doubt.map_or_else(|| "the settings are read".to_owned(), |doubt| format!("the settings are not understood: {doubt}")));
+    }
+
+    /// Gives back what a reboot that is not to come would have had. Who cannot be reached has to be asked for it by hand.
+    async fn leave_others(&mut self, why: &str) {
+        if !self.journal.phase.holds() {
+            return;
+        }
+        if tokio::time::timeout(LEAVING, self.permission.leave(why)).await.is_err() {
+            say("the lock of the old settings could not be given back: `locksmithctl status` shows it");
+        }
     }
 
     fn set_phase(&mut self, phase: Phase) {
@@ -199,12 +245,6 @@ impl Daemon {
         }
     }
 
-    fn host_state(&self, boot: &Boot) -> HostState {
-        let version = self.journal.claimed.as_ref().and_then(|claimed| claimed.version.clone());
-        let failed = version.and_then(|version| host::failure(&self.paths, &version).map(|why| (version, why)));
-        HostState { healthy: *boot == Boot::Healthy, failed }
-    }
-
     /// What the policy looks at now.
     fn facts(&self, wanted: Option<Wanted>, boot: Boot, news: News) -> Facts<'_> {
         let now = system_clock();
@@ -227,13 +267,15 @@ impl Daemon {
     fn look(&mut self) -> Step {
         let wanted = self.wanted();
         let boot = host::boot(&self.paths);
-        self.permission.host(self.host_state(&boot));
+        self.permission.host(host_state(&self.paths, &self.journal, &boot));
         let reboot_failed = self.reboot_failed.take();
         // Who is logged in is looked up only where it matters.
         let warned = matches!(self.journal.phase, Phase::Locking | Phase::Locked { .. }) && self.config.settings.warn > 0;
         let users = if warned { terminals(&self.paths.proc()).ok().map(|terminals| terminals.len()) } else { Some(0) };
         let progress = Progress { work: self.drain.work(), reboot_failed, users, extended: self.extended };
-        let facts = self.facts(wanted, boot, self.permission.news());
+        let news = self.permission.news();
+        self.note_held(&news);
+        let facts = self.facts(wanted, boot, news);
         let step = step(self.journal.phase, &facts, &progress);
         let Facts { opening, wanted, inhibitors, .. } = facts;
         self.status.count("evaluations");
@@ -256,7 +298,8 @@ impl Daemon {
         for action in &step.actions {
             match action {
                 Action::Acquire => {
-                    self.permission.want(Target::Want(self.journal.claimed.clone().unwrap_or_default()));
+                    let claimed = self.journal.claimed.as_ref();
+                    self.permission.want(Target::Want(claimed.map(|claimed| claimed.claim.clone()).unwrap_or_default()));
                 }
                 Action::Release(why) => {
                     say(&format!("giving the lock back: {why}"));
@@ -294,11 +337,27 @@ impl Daemon {
 
     fn note_claim(&mut self) {
         let Some(wanted) = self.wanted() else { return };
-        let claim = Some(Claim { version: wanted.version, reason: wanted.reason });
-        if self.journal.claimed != claim {
-            self.journal.claimed = claim;
-            self.store_journal();
+        let claim = Claim { version: wanted.version, reason: wanted.reason };
+        let noted = self.journal.claimed.as_ref();
+        if noted
+            .is_some_and(|noted| noted.claim == claim && noted.boot_id == self.identity.boot_id && self.strategy.as_str() == noted.strategy)
+        {
+            return;
         }
+        let (boot_id, strategy) = (self.identity.boot_id.clone(), self.strategy.as_str().to_owned());
+        self.journal.claimed = Some(Claimed { claim, boot_id, strategy, fence: None });
+        self.store_journal();
+    }
+
+    /// Notes the fence of a lock before anything is done with it, and that all is given back when it is.
+    fn note_held(&mut self, news: &News) {
+        let free = news.free && !self.journal.phase.holds();
+        match &mut self.journal.claimed {
+            Some(_) if free => self.journal.claimed = None,
+            Some(claimed) if news.lock == LockFact::Held && claimed.fence != news.fence => claimed.fence = news.fence,
+            _ => return,
+        }
+        self.store_journal();
     }
 
     fn announce(&mut self) {

@@ -14,6 +14,9 @@ use super::*;
 use crate::control::Request;
 use crate::etcd_lock::EtcdLock;
 
+#[path = "daemon_fault_tests.rs"]
+mod faults;
+
 struct Machine {
     directory: tempfile::TempDir,
     store: Arc<Memory>,
@@ -87,9 +90,9 @@ impl Machine {
             if ask.strategy == Strategy::FleetLock {
                 return Err("there is no such server".to_owned());
             }
-            let uses = ask.strategy.uses_etcd();
-            let lock: Option<Arc<dyn Lock>> = if uses { Some(Arc::new(EtcdLock::new(lock.clone(), ask.identity.clone()))) } else { None };
-            Ok((lock, None))
+            let etcd = || EtcdLock::new(lock.clone(), ask.identity.clone(), ask.claimed);
+            let lock = ask.strategy.uses_etcd().then(|| Arc::new(etcd()) as Arc<dyn Lock>);
+            Ok(Others { lock, ..Others::default() })
         });
         let daemon = Daemon::new(self.paths.clone(), connect).await.unwrap();
         tokio::spawn(daemon.run())

@@ -9,10 +9,12 @@ use reboot_lock::lock::RebootLock;
 use reboot_lock::quarantine::Quarantine;
 use reboot_lock::queue::Progress;
 use reboot_lock::release::{Decision, Host, Outcome, decide};
-use reboot_lock::{LockError, Purpose};
+use reboot_lock::{Holder, LockError, Purpose};
+use reboot_rules::settings::Strategy;
 use reboot_rules::system_clock;
 
 use crate::host::Identity;
+use crate::journal::Claimed;
 use crate::permission::{Claim, Earlier, HostState, Lock, Refusal};
 use crate::policy::LockFact;
 
@@ -23,15 +25,43 @@ pub const BY: &str = "reboot-locksmith";
 pub struct EtcdLock {
     lock: RebootLock,
     identity: Identity,
+    /// What an earlier boot took.
+    earlier: Option<Claimed>,
     /// The revision up to which we have looked, for [`Lock::changed`].
     seen: Mutex<i64>,
 }
 
 impl EtcdLock {
-    /// The lock for this host.
+    /// The lock for this host; `claimed`: what its journal knows of an earlier life.
     #[must_use]
-    pub fn new(lock: RebootLock, identity: Identity) -> Self {
-        Self { lock, identity, seen: Mutex::new(0) }
+    pub fn new(lock: RebootLock, identity: Identity, claimed: Option<&Claimed>) -> Self {
+        let of_etcd =
+            |claimed: &&Claimed| Strategy::EtcdLock.as_str() == claimed.strategy || Strategy::BestEffort.as_str() == claimed.strategy;
+        let earlier = claimed.filter(of_etcd).filter(|claimed| claimed.boot_id != identity.boot_id).cloned();
+        Self { lock, identity, earlier, seen: Mutex::new(0) }
+    }
+
+    /// What to make of it that this host holds nothing. What was to go back went back, or will not be missed.
+    fn lost(&self, host: &HostState) -> Earlier {
+        let Some(claimed) = &self.earlier else { return Earlier::Nothing };
+        let failed = match decision(&record_of(claimed, &self.identity), &self.identity, host) {
+            Decision::Release { .. } => return Earlier::Nothing,
+            Decision::Keep { .. } => None,
+            Decision::FellBack { version, reason } => Some((version, reason)),
+        };
+        let group = self.lock.group();
+        match (claimed.fence, failed) {
+            (Some(fence), failed) => {
+                let how = "it expired, or somebody gave it back";
+                Earlier::Lost { why: format!("the lock of group {group} of the boot before (fence {fence}) is gone: {how}"), failed }
+            }
+            // The host went down while it waited, came up with the version that it waited for, and that failed.
+            (None, Some(failed)) if host.failed.is_some() => {
+                let why = format!("version {} failed on this host, which had not got the lock of group {group} for it", failed.0);
+                Earlier::Lost { why, failed: Some(failed) }
+            }
+            (None, _) => Earlier::Nothing,
+        }
     }
 
     fn actor(&self, why: &str) -> Actor {
@@ -53,6 +83,35 @@ pub fn refusal(error: &LockError) -> Refusal {
 
 fn purpose(claim: &Claim) -> Purpose {
     if claim.version.is_some() { Purpose::Update } else { Purpose::Reboot }
+}
+
+/// What an earlier boot took, as a record of the lock.
+pub fn record_of(claimed: &Claimed, identity: &Identity) -> Holder {
+    Holder {
+        id: identity.machine_id.clone(),
+        hostname: identity.hostname.clone(),
+        boot_id: claimed.boot_id.clone(),
+        purpose: purpose(&claimed.claim),
+        reason: claimed.claim.reason.clone(),
+        version: claimed.claim.version.clone(),
+        since: 0,
+        fence: claimed.fence.unwrap_or(0),
+        expires: false,
+    }
+}
+
+/// The rule about a lock of an earlier boot, asked about this host.
+pub fn decision(record: &Holder, identity: &Identity, host: &HostState) -> Decision {
+    let failed = host.failed.as_ref().filter(|(version, _)| record.version.as_ref() == Some(version));
+    decide(
+        record,
+        &Host {
+            boot_id: &identity.boot_id,
+            running: &identity.version,
+            healthy: host.healthy,
+            outcome: failed.map_or(Outcome::Pending, |(_, reason)| Outcome::Failed(reason.clone())),
+        },
+    )
 }
 
 #[async_trait]
@@ -91,19 +150,12 @@ impl Lock for EtcdLock {
     async fn settle(&self, host: &HostState) -> Result<Earlier, Refusal> {
         let why = "the reboot daemon starts";
         let held = self.lock.settle(&self.identity.machine_id, &self.actor(why)).await.map_err(|error| refusal(&error))?;
-        let Some(record) = held else { return Ok(Earlier::Nothing) };
+        let Some(record) = held else { return Ok(self.lost(host)) };
         if record.boot_id == self.identity.boot_id && matches!(record.purpose, Purpose::Update | Purpose::Reboot) {
             let why = "the reboot daemon began again before the reboot".to_owned();
             return Ok(Earlier::Release { why });
         }
-        let failed = host.failed.as_ref().filter(|(version, _)| record.version.as_ref() == Some(version));
-        let now = Host {
-            boot_id: &self.identity.boot_id,
-            running: &self.identity.version,
-            healthy: host.healthy,
-            outcome: failed.map_or(Outcome::Pending, |(_, reason)| Outcome::Failed(reason.clone())),
-        };
-        Ok(match decide(&record, &now) {
+        Ok(match decision(&record, &self.identity, host) {
             Decision::Release { why } => Earlier::Release { why },
             Decision::Keep { why } => Earlier::Keep { why, failed: None },
             Decision::FellBack { version, reason } => {
@@ -151,7 +203,7 @@ mod tests {
     fn host(store: &Arc<Memory>, id: &str, boot: &str, version: &str) -> EtcdLock {
         let lock = RebootLock::new(Arc::<Memory>::clone(store), Group::default(), Options::default());
         let identity = Identity { machine_id: id.into(), boot_id: boot.into(), hostname: format!("host-{id}"), version: version.into() };
-        EtcdLock::new(lock, identity)
+        EtcdLock::new(lock, identity, None)
     }
 
     fn claim() -> Claim {
@@ -185,6 +237,31 @@ mod tests {
         other.give_back("enough").await.unwrap();
         // The host itself reuses it for the newer one.
         assert!(old.acquire(&next, &|_| {}).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_host_that_comes_back_notices_that_its_lock_is_gone() {
+        let store = Arc::new(Memory::default());
+        let before = host(&store, "a", "one", "1.0");
+        let fence = before.acquire(&claim(), &|_| {}).await.unwrap();
+        let claimed = Claimed { claim: claim(), boot_id: "one".into(), strategy: "etcd-lock".into(), fence };
+        let (healthy, starting) = (HostState { healthy: true, failed: None }, HostState::default());
+        let back = |boot: &str, version: &str| {
+            let EtcdLock { lock, identity, .. } = host(&store, "a", boot, version);
+            EtcdLock::new(lock, identity, Some(&claimed))
+        };
+        assert!(matches!(back("two", "1.1").settle(&starting).await, Ok(Earlier::Keep { .. })));
+        before.lock.unlock("a", None, &before.actor("by hand")).await.unwrap();
+        assert_eq!(back("one", "1.0").settle(&starting).await, Ok(Earlier::Nothing), "no reboot has come of it");
+        let Ok(Earlier::Lost { why, failed: None }) = back("two", "1.1").settle(&starting).await else { panic!() };
+        assert!(why.contains("(fence 1) is gone"), "{why}");
+        assert_eq!(back("two", "1.1").settle(&healthy).await, Ok(Earlier::Nothing), "it would have gone back");
+        // What failed is said all the same.
+        let Ok(Earlier::Lost { failed: Some((version, _)), .. }) = back("two", "1.0").settle(&healthy).await else { panic!() };
+        assert_eq!(version, "1.1");
+        let not_got = Claimed { fence: None, ..claimed.clone() };
+        let EtcdLock { lock, identity, .. } = host(&store, "a", "two", "1.0");
+        assert_eq!(EtcdLock::new(lock, identity, Some(&not_got)).settle(&healthy).await, Ok(Earlier::Nothing));
     }
 
     #[tokio::test]

@@ -12,6 +12,21 @@ use crate::policy::Wanted;
 
 const FORMAT: u32 = 1;
 
+/// A lock that may be held: what it was asked for, noted before it is, and what is known of it since.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Claimed {
+    /// What for.
+    #[serde(flatten)]
+    pub claim: Claim,
+    /// The boot that asked.
+    pub boot_id: String,
+    /// Whose lock it is: the strategy's name.
+    pub strategy: String,
+    /// The etcd lock's fence, once it is got.
+    pub fence: Option<u64>,
+}
+
 /// All of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -24,8 +39,8 @@ pub struct Journal {
     pub boot_id: String,
     /// What somebody asked for: an update is known from the update agent.
     pub wanted: Option<Wanted>,
-    /// What a lock was asked for, which may be held since.
-    pub claimed: Option<Claim>,
+    /// What may be held; none when all was given back.
+    pub claimed: Option<Claimed>,
     /// The version that this host has quarantined: once is enough, an operator may have cleared it.
     pub quarantined: Option<String>,
     /// Containers that were stopped for a reboot that has not come yet.
@@ -92,11 +107,15 @@ mod tests {
         assert_eq!(loaded, journal);
         loaded.enter_boot("two");
         assert_eq!((loaded.phase, loaded.quarantined.as_deref()), (Phase::Idle, Some("1.2")));
-        // What an earlier version noted beside the claim is passed over.
-        let old = r#"{"format": 1, "claimed": {"version": "1.2", "reason": "x", "boot_id": "one", "since": 5, "strategy": "etcd-lock", "fence": null}}"#;
-        fs::write(&path, old).unwrap();
-        let (loaded, problem) = Journal::load(&path);
-        assert_eq!((loaded.claimed, problem), (Some(Claim { version: Some("1.2".into()), reason: "x".into() }), None));
+        // Earlier versions noted less beside the claim, or more.
+        let claim = Claim { version: Some("1.2".into()), reason: "x".into() };
+        let less = Claimed { claim: claim.clone(), ..Claimed::default() };
+        let more = Claimed { claim, boot_id: "one".into(), strategy: "etcd-lock".into(), fence: Some(7) };
+        let noted = [("", less), (r#", "boot_id": "one", "since": 5, "strategy": "etcd-lock", "fence": 7"#, more)];
+        for (beside, claimed) in noted {
+            fs::write(&path, format!(r#"{{"format": 1, "claimed": {{"version": "1.2", "reason": "x"{beside}}}}}"#)).unwrap();
+            assert_eq!(Journal::load(&path), (Journal { format: 1, claimed: Some(claimed), ..Journal::default() }, None));
+        }
         fs::write(&path, "{\"phase\": 3").unwrap();
         let (fresh, problem) = Journal::load(&path);
         assert!(fresh == Journal::default() && problem.unwrap().contains("damaged"));

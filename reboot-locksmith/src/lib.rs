@@ -2,8 +2,8 @@
 //!
 //! [`policy`] and [`machine`] are the core: data in, decision and actions out. Everything else brings facts or carries actions out. Relies
 //! on `reboot-rules` for settings, windows and inhibitors, on `daemon-socket` for what it says and is asked over sockets, on the update agent
-//! to say that an update is in place, and on PID 1 to reboot. [`permission`] is made for the lock and the quorum of `reboot-lock`, and
-//! [`etcd_lock`] is the lock's side of it; but [`connect`] takes neither in this version: a host that is to have a lock does not reboot.
+//! to say that an update is in place, and on PID 1 to reboot. [`permission`] is what others have to say about it, by way of
+//! `reboot-lock`: [`etcd_lock`], [`fleet_lock`], [`quorum_guard`]; [`connect`] makes what the settings name of these.
 //! Promises: no reboot that the policy, asked at that very moment, does not allow; what was taken for a reboot that does not come is given
 //! back; killed anywhere, it goes on where its journal says.
 
@@ -18,6 +18,8 @@ pub mod daemon;
 pub mod drain;
 pub mod drain_task;
 pub mod etcd_lock;
+pub mod fleet_lock;
+pub mod fleet_lock_server;
 pub mod host;
 pub mod inhibit_socket;
 pub mod journal;
@@ -26,6 +28,7 @@ pub mod paths;
 pub mod permission;
 pub mod policy;
 pub mod power;
+pub mod quorum_guard;
 pub mod status;
 #[allow(unsafe_code)]
 mod sys;

@@ -47,6 +47,8 @@ paths! {
     needed: "run/garboard/update/reboot-needed",
     /// What this boot knows about itself.
     boot: "run/garboard/boot.json",
+    /// This host's addresses.
+    environment: "run/garboard/environment",
     /// A scheduled shutdown.
     scheduled: "run/garboard/shutdown-scheduled",
     /// There while a shutdown waits for inhibitors of mode `delay`.

@@ -3,18 +3,20 @@
 //! The daemon says what it wants ([`Target`]) and reads how it stands ([`News`]); outages, queues and retries stay in here. Whatever is
 //! interrupted is put in order by the next target, since every act may be repeated.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use reboot_rules::system_clock;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::policy::{LockFact, QuorumFact};
 
 /// What a lock is wanted for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Claim {
     /// The version that the next boot starts, where it is another one.
     pub version: Option<String>,
@@ -44,15 +46,28 @@ pub struct News {
     pub fence: Option<u64>,
     /// Why the lock of an earlier life is kept.
     pub kept: Option<String>,
+    /// How the lock of an earlier life was lost.
+    pub lost: Option<String>,
     /// The version that this host has quarantined.
     pub quarantined: Option<String>,
     /// Whether the target is reached.
     pub settled: bool,
+    /// Whether it is certain that nothing is held.
+    pub free: bool,
 }
 
 impl Default for News {
     fn default() -> Self {
-        Self { lock: LockFact::Unknown, quorum: QuorumFact::Unknown, fence: None, kept: None, quarantined: None, settled: false }
+        Self {
+            lock: LockFact::Unknown,
+            quorum: QuorumFact::Unknown,
+            fence: None,
+            kept: None,
+            lost: None,
+            quarantined: None,
+            settled: false,
+            free: false,
+        }
     }
 }
 
@@ -78,6 +93,13 @@ pub enum Earlier {
     /// A lock that stays.
     Keep {
         /// Why.
+        why: String,
+        /// The version it was taken for has failed.
+        failed: Option<(String, String)>,
+    },
+    /// A lock that is gone: it expired, or somebody gave it back.
+    Lost {
+        /// How that is seen.
         why: String,
         /// The version it was taken for has failed.
         failed: Option<(String, String)>,
@@ -180,6 +202,14 @@ impl Permission {
         }
     }
 
+    /// Ends all that goes on, and gives back what is held, as long as that takes.
+    pub async fn leave(&mut self, why: &str) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+        let news = watch::Sender::new(self.news());
+        give_back(&self.lock, &self.guard, why, &news).await;
+    }
+
     fn unasked(&self) -> QuorumFact {
         if self.guard.is_some() { QuorumFact::Unknown } else { QuorumFact::NotMember }
     }
@@ -252,7 +282,7 @@ impl Worker {
 }
 
 async fn settle(lock: &Option<Arc<dyn Lock>>, mut host: watch::Receiver<HostState>, news: &watch::Sender<News>) {
-    let Some(lock) = lock else { return news.send_modify(|news| news.settled = true) };
+    let Some(lock) = lock else { return news.send_modify(|news| (news.settled, news.free) = (true, true)) };
     let mut pauses = Pauses(1);
     loop {
         let state = host.borrow_and_update().clone();
@@ -263,23 +293,19 @@ async fn settle(lock: &Option<Arc<dyn Lock>>, mut host: watch::Receiver<HostStat
         }
         let result = match settled {
             Ok(Earlier::Nothing) => {
-                news.send_modify(|news| (news.kept, news.settled) = (None, true));
+                news.send_modify(|news| (news.kept, news.settled, news.free) = (None, true, true));
                 return;
             }
             Ok(Earlier::Release { why }) => lock.give_back(&why).await.map(|()| true),
             Ok(Earlier::Keep { why, failed }) => {
-                let again = news.borrow().quarantined.clone();
-                let result = match failed {
-                    Some((version, reason)) if again.as_ref() != Some(&version) => {
-                        let result = lock.quarantine(&version, &reason).await;
-                        if result.is_ok() {
-                            news.send_modify(|news| news.quarantined = Some(version));
-                        }
-                        result
-                    }
-                    _ => Ok(()),
-                };
+                let result = quarantine(lock.as_ref(), failed, news).await;
                 news.send_modify(|news| (news.kept, news.settled) = (Some(why), true));
+                result.map(|()| false)
+            }
+            // The version has failed all the same, and nobody else will say so.
+            Ok(Earlier::Lost { why, failed }) => {
+                let result = quarantine(lock.as_ref(), failed, news).await;
+                news.send_modify(|news| (news.kept, news.lost, news.settled) = (None, Some(why), true));
                 result.map(|()| false)
             }
             Err(refusal) => Err(refusal),
@@ -298,6 +324,15 @@ async fn settle(lock: &Option<Arc<dyn Lock>>, mut host: watch::Receiver<HostStat
             }
         }
     }
+}
+
+/// Says that a version has failed here, once: an operator may have cleared it since.
+async fn quarantine(lock: &dyn Lock, failed: Option<(String, String)>, news: &watch::Sender<News>) -> Result<(), Refusal> {
+    let again = news.borrow().quarantined.clone();
+    let Some((version, reason)) = failed.filter(|(version, _)| again.as_ref() != Some(version)) else { return Ok(()) };
+    lock.quarantine(&version, &reason).await?;
+    news.send_modify(|news| news.quarantined = Some(version));
+    Ok(())
 }
 
 /// The reservation of an earlier life goes back when the host is healthy, its etcd member with it.
@@ -340,31 +375,17 @@ fn set_quorum(news: &watch::Sender<News>, fact: QuorumFact) {
 }
 
 async fn want(lock: &Option<Arc<dyn Lock>>, guard: &Option<Arc<dyn Guard>>, claim: &Claim, news: &watch::Sender<News>) {
-    news.send_modify(|news| news.settled = false);
+    news.send_modify(|news| (news.settled, news.free, news.lost) = (false, false, None));
     if guard.is_none() {
         set_quorum(news, QuorumFact::NotMember);
     }
-    let locked = async {
-        let Some(lock) = lock else { return };
-        let mut pauses = Pauses(2);
-        loop {
-            let outcome = lock.acquire(claim, &|fact| set_lock(news, fact)).await;
-            match outcome {
-                Ok(fence) => {
-                    news.send_modify(|news| (news.lock, news.fence, news.kept) = (LockFact::Held, fence, None));
-                    return;
-                }
-                Err(Refusal::Down(why)) => set_lock(news, LockFact::Down { since: system_clock(), why }),
-                Err(Refusal::Quarantined(why)) => set_lock(news, LockFact::Quarantined(why)),
-                Err(Refusal::No(why)) => set_lock(news, LockFact::Refused(why)),
-            }
-            tokio::select! {
-                () = pauses.wait() => {}
-                () = lock.changed() => tokio::time::sleep(Duration::from_secs(1)).await,
-            }
+    if let Some(lock) = lock {
+        let heard = Notify::new();
+        tokio::select! {
+            () = acquire(lock.as_ref(), claim, news, &heard) => {}
+            never = without_lock(guard.as_deref(), news, &heard) => match never {},
         }
-    };
-    locked.await;
+    }
     if let Some(guard) = guard {
         let mut pauses = Pauses(5);
         loop {
@@ -379,6 +400,49 @@ async fn want(lock: &Option<Arc<dyn Lock>>, guard: &Option<Arc<dyn Guard>>, clai
         }
     }
     news.send_modify(|news| news.settled = true);
+}
+
+/// Gets the lock, as long as it takes; `heard` is told each time that something is known about it.
+async fn acquire(lock: &dyn Lock, claim: &Claim, news: &watch::Sender<News>, heard: &Notify) {
+    let hear = |fact| {
+        set_lock(news, fact);
+        heard.notify_one();
+    };
+    let mut pauses = Pauses(2);
+    loop {
+        match lock.acquire(claim, &hear).await {
+            Ok(fence) => {
+                news.send_modify(|news| (news.lock, news.fence, news.kept) = (LockFact::Held, fence, None));
+                return;
+            }
+            Err(Refusal::Down(why)) => hear(LockFact::Down { since: system_clock(), why }),
+            Err(Refusal::Quarantined(why)) => hear(LockFact::Quarantined(why)),
+            Err(Refusal::No(why)) => hear(LockFact::Refused(why)),
+        }
+        tokio::select! {
+            () = pauses.wait() => {}
+            () = lock.changed() => tokio::time::sleep(Duration::from_secs(1)).await,
+        }
+    }
+}
+
+/// The reservation comes after the lock: who has it waits for nobody. Only while the lock cannot be asked for is it asked for alone, since settings
+/// may say to go on without the lock, and then quorum counts all the more; and it goes back as soon as the lock's turn is waited for.
+async fn without_lock(guard: Option<&dyn Guard>, news: &watch::Sender<News>, heard: &Notify) -> Infallible {
+    let Some(guard) = guard else { return std::future::pending().await };
+    let mut asked = false;
+    loop {
+        heard.notified().await;
+        let down = matches!(news.borrow().lock, LockFact::Down { .. });
+        let reserved = matches!(news.borrow().quorum, QuorumFact::Reserved(_));
+        if down && !reserved {
+            asked = true;
+            set_quorum(news, guard.reserve().await);
+        } else if !down && asked {
+            asked = guard.give_back().await.is_err();
+            set_quorum(news, QuorumFact::Unknown);
+        }
+    }
 }
 
 async fn give_back(lock: &Option<Arc<dyn Lock>>, guard: &Option<Arc<dyn Guard>>, why: &str, news: &watch::Sender<News>) {
@@ -397,7 +461,7 @@ async fn give_back(lock: &Option<Arc<dyn Lock>>, guard: &Option<Arc<dyn Guard>>,
         };
         match lock_back.and(reservation_back) {
             Ok(()) => {
-                news.send_modify(|news| (news.fence, news.settled) = (None, true));
+                news.send_modify(|news| (news.fence, news.settled, news.free) = (None, true, !kept));
                 return;
             }
             Err(refusal) => {

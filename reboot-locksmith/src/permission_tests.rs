@@ -153,6 +153,41 @@ async fn a_version_that_failed_is_quarantined_once_and_its_lock_stays() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn while_the_lock_cannot_be_asked_for_the_quorum_is_and_nobody_waits_in_a_queue_with_a_reservation() {
+    let others = Arc::new(Others::default());
+    let permission = Permission::start(Some(others.clone()), Some(others.clone()), HostState::default(), None);
+    until(&permission, |news| news.settled).await;
+    *others.down.lock().unwrap() = true;
+    permission.want(Target::Want(claim()));
+    let news = until(&permission, |news| news.quorum == QuorumFact::Reserved(None)).await;
+    assert!(matches!(news.lock, LockFact::Down { .. }));
+    *others.down.lock().unwrap() = false;
+    let news = until(&permission, |news| news.quorum == QuorumFact::Unknown).await;
+    assert!(matches!(news.lock, LockFact::Waiting(_)) && others.asked().contains(&"unreserve".to_owned()));
+    others.free.notify_one();
+    until(&permission, |news| news.settled && news.lock == LockFact::Held && news.quorum == QuorumFact::Reserved(None)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_is_gone_is_told_and_its_version_quarantined() {
+    let others = Arc::new(Others::default());
+    *others.earlier.lock().unwrap() = Some(Earlier::Lost { why: "it expired".into(), failed: Some(("1.2".into(), "no".into())) });
+    let permission = Permission::start(Some(others.clone()), None, HostState::default(), None);
+    let news = until(&permission, |news| news.settled).await;
+    assert_eq!((news.lost.as_deref(), news.kept, news.free), (Some("it expired"), None, false));
+    assert_eq!(others.asked(), ["settle", "quarantine 1.2"]);
+    *others.earlier.lock().unwrap() = None;
+    permission.host(HostState { healthy: true, failed: None });
+    let news = until(&permission, |news| news.free).await;
+    assert!(news.lost.is_some(), "it is told until the next lock");
+    let mut permission = permission;
+    permission.want(Target::Want(claim()));
+    until(&permission, |news| matches!(news.lock, LockFact::Waiting(_)) && news.lost.is_none()).await;
+    permission.leave("other settings").await;
+    assert_eq!(others.asked(), ["settle", "acquire", "give back: other settings"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_outage_that_has_passed_is_none_when_the_lock_is_wanted() {
     let others = Arc::new(Others::default());
     *others.down.lock().unwrap() = true;

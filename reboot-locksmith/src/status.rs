@@ -40,6 +40,8 @@ pub struct Status {
     pub next: Option<Seconds>,
     /// Why the lock of an earlier boot is kept.
     pub kept: Option<String>,
+    /// How the lock of an earlier boot was lost.
+    pub lost: Option<String>,
     /// The version that this host has quarantined.
     pub quarantined: Option<String>,
     /// A scheduled shutdown.
@@ -86,6 +88,9 @@ impl Status {
         if let Some(kept) = &self.kept {
             let _ = writeln!(text, "kept lock: {kept}");
         }
+        if let Some(lost) = &self.lost {
+            let _ = writeln!(text, "lost lock: {lost}");
+        }
         if let Some(scheduled) = &self.scheduled {
             let _ = writeln!(text, "scheduled: {} at {} by {}", scheduled.kind, show_time(scheduled.at), scheduled.who);
         }
@@ -114,6 +119,9 @@ impl Status {
         }
         if let Some(kept) = &self.kept {
             let _ = writeln!(text, "The lock of an earlier boot is kept: {kept}.");
+        }
+        if let Some(lost) = &self.lost {
+            let _ = writeln!(text, "Found when this host came back: {lost}.");
         }
         if let Some(version) = &self.quarantined {
             let _ = writeln!(text, "Version {version} failed on this host and was quarantined by it (`locksmithctl quarantine list`).");
@@ -147,6 +155,12 @@ impl Status {
         metrics.metric("blocked", "gauge", "Parts of the policy that are against the reboot that is wanted.", &closed);
         metrics.plain("inhibitors", "gauge", "Inhibitors.", self.inhibitors.len() as u64);
         metrics.plain("lock_kept", "gauge", "1 while the lock of an earlier boot is kept.", self.kept.is_some().into());
+        metrics.plain(
+            "lock_lost",
+            "gauge",
+            "1 when the lock of an earlier boot was gone when the host came back.",
+            self.lost.is_some().into(),
+        );
         metrics.plain("settings_problems", "gauge", "Settings that are not understood.", self.settings_problems.len() as u64);
         for (name, help) in COUNTERS {
             metrics.plain(&format!("{name}_total"), "counter", help, self.counters.get(name).copied().unwrap_or(0));

@@ -2,6 +2,7 @@
 
 mod build;
 mod bundle;
+mod cluster;
 mod completions;
 mod diff;
 mod inspect;
@@ -49,6 +50,8 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Start an image, or the image of a recipe, in QEMU
     Run(run::RunArgs),
+    /// Start several machines of an image in QEMU, as one etcd cluster
+    Cluster(Box<cluster::ClusterArgs>),
     /// Make, replace and show the keys that releases are signed with
     Keys(keys::KeysArgs),
     /// Sign releases and put them into a repository that any web server can serve
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Build(args) => build::main(&args, &report),
         Command::Inspect(args) => inspect::main(&args, &report),
         Command::Run(args) => run::main(&args, &report),
+        Command::Cluster(args) => cluster::main(&args, &report),
         Command::Keys(args) => keys::main(&args, &report),
         Command::Publish(args) => publish::main(&args, &report),
         Command::Diff(args) => diff::main(&args, &report),

@@ -83,7 +83,7 @@ pub(super) fn main(args: &RunArgs, report: &Report) -> Result<()> {
     }
 }
 
-fn image_of(target: &Path, report: &Report) -> Result<PathBuf> {
+pub(super) fn image_of(target: &Path, report: &Report) -> Result<PathBuf> {
     if target.extension().is_none_or(|extension| extension != "toml") {
         fs::metadata(target).with_context(|| format!("cannot read the image {}", target.display()))?;
         return Ok(target.to_owned());
@@ -93,7 +93,7 @@ fn image_of(target: &Path, report: &Report) -> Result<PathBuf> {
 }
 
 fn machine(args: &RunArgs, host: &Host, image: &Path, directory: &Path, key: &SshKey, port: u16) -> Result<Machine> {
-    let disk = overlay(args, image, directory)?;
+    let disk = overlay(&args.state.clone().unwrap_or_else(|| directory.join("disk.qcow2")), args.disk, image)?;
     let vars = directory.join("firmware-vars.fd");
     fs::copy(&host.firmware_vars, &vars).context("cannot copy the firmware's variables")?;
     let user_data = match &args.cloud_config {
@@ -120,7 +120,7 @@ fn machine(args: &RunArgs, host: &Host, image: &Path, directory: &Path, key: &Ss
 }
 
 /// KVM where it really works; `GARBOARD_ACCEL=tcg` or `kvm` decides without a try.
-fn accelerator(host: &Host, image: &Path, directory: &Path) -> Result<Accelerator> {
+pub(super) fn accelerator(host: &Host, image: &Path, directory: &Path) -> Result<Accelerator> {
     match std::env::var("GARBOARD_ACCEL").as_deref() {
         Ok("tcg") => return Ok(Accelerator::Emulation),
         Ok("kvm") => return Ok(Accelerator::Kvm),
@@ -134,23 +134,23 @@ fn accelerator(host: &Host, image: &Path, directory: &Path) -> Result<Accelerato
     }
 }
 
-fn overlay(args: &RunArgs, image: &Path, directory: &Path) -> Result<Disk> {
-    let path = args.state.clone().unwrap_or_else(|| directory.join("disk.qcow2"));
+/// A disk that begins as the image and is written to in a file of its own, which may be there already; its size is in GiB.
+pub(super) fn overlay(path: &Path, size: u32, image: &Path) -> Result<Disk> {
     if !path.exists() {
         let image = image.canonicalize().with_context(|| format!("cannot read the image {}", image.display()))?;
         let format = if image.extension().is_some_and(|ending| ending == "qcow2") { DiskFormat::Qcow2 } else { DiskFormat::Raw };
         let status = Command::new("qemu-img")
             .args(["create", "-q", "-f", "qcow2", "-F", format.name(), "-b"])
             .arg(&image)
-            .arg(&path)
-            .arg(format!("{}G", args.disk))
+            .arg(path)
+            .arg(format!("{size}G"))
             .status()
             .context("cannot run qemu-img: install QEMU's tools (on Debian: apt-get install qemu-utils)")?;
         if !status.success() {
             bail!("qemu-img cannot make the disk {}", path.display());
         }
     }
-    Ok(Disk { path, format: DiskFormat::Qcow2, read_only: false })
+    Ok(Disk { path: path.to_owned(), format: DiskFormat::Qcow2, read_only: false })
 }
 
 /// A port that nothing listens on now, the usual one if possible.
@@ -181,21 +181,29 @@ fn detached(host: &Host, mut machine: Machine, directory: &Path, port: u16, ssh:
     Ok(())
 }
 
+/// The line that init prints when everything is up; an error for the one that says why not.
+pub(super) fn boot_line(console: &Path) -> Result<Option<String>> {
+    let text = fs::read(console).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    // The last line may be half there.
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    let line_of =
+        |mark: &str| whole.lines().find_map(|line| line.find(mark).and_then(|at| line.get(at..))).map(|line| line.trim().to_owned());
+    if let Some(line) = line_of("garboard: boot-complete") {
+        return Ok(Some(line));
+    }
+    match line_of("garboard: boot-failed").or_else(|| line_of("garboard: boot-degraded")) {
+        Some(line) => bail!("the machine is not healthy: {line} (console: {})", console.display()),
+        None => Ok(None),
+    }
+}
+
 /// Waits for the line that init prints when everything is up, or for the one that says why not.
 fn wait_for_boot(console: &Path, pid: u32) -> Result<String> {
     let end = Instant::now() + PATIENCE;
     loop {
-        let text = fs::read(console).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        // The last line may be half there.
-        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        let line_of =
-            |mark: &str| whole.lines().find_map(|line| line.find(mark).and_then(|at| line.get(at..))).map(|line| line.trim().to_owned());
-        if let Some(line) = line_of("garboard: boot-complete") {
+        if let Some(line) = boot_line(console)? {
             return Ok(line);
-        }
-        if let Some(line) = line_of("garboard: boot-failed").or_else(|| line_of("garboard: boot-degraded")) {
-            bail!("the machine is not healthy: {line} (console: {})", console.display());
         }
         if !Path::new(&format!("/proc/{pid}")).exists() {
             bail!("the machine ended before it was up: see {}", console.display());
@@ -208,14 +216,15 @@ fn wait_for_boot(console: &Path, pid: u32) -> Result<String> {
 }
 
 /// The keys that the machine will know.
-struct SshKey {
-    public: Vec<String>,
+pub(super) struct SshKey {
+    pub(super) public: Vec<String>,
     /// Our own private key, where the user has none.
     private: Option<PathBuf>,
 }
 
 impl SshKey {
-    fn find() -> Result<Self> {
+    /// The user's, or our own.
+    pub(super) fn find() -> Result<Self> {
         let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
         let read = |name: &str| fs::read_to_string(home.join(".ssh").join(name)).ok().map(|text| text.trim().to_owned());
         let public: Vec<String> = ["id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub"].into_iter().filter_map(read).collect();
@@ -241,7 +250,7 @@ impl SshKey {
     }
 
     /// The command to type. The machine's host key is new at every first boot, and the port is on the loopback.
-    fn command(&self, port: u16) -> Vec<String> {
+    pub(super) fn command(&self, port: u16) -> Vec<String> {
         let mut command = vec!["ssh".to_owned(), "-p".to_owned(), port.to_string()];
         if let Some(private) = &self.private {
             command.extend(["-i".to_owned(), private.display().to_string()]);

@@ -19,6 +19,7 @@ pub(super) struct Options {
     pub failed: bool,
     pub force: u8,
     pub full: bool,
+    pub ignore_inhibitors: bool,
     pub json: bool,
     pub lines: Option<usize>,
     pub mode: JobMode,
@@ -60,6 +61,7 @@ Machine:   daemon-reload analyze [blame|critical-chain|calendar EXPR] poweroff r
      --now              --no-block         --wait            --no-reload --runtime
   -f --force            --reverse          --after --before  --job-mode=MODE
   -s --signal=SIGNAL    --kill-whom=main|control|all         --root=DIR
+  -i --ignore-inhibitors (poweroff, reboot, halt)
 ";
 
 /// Verbs that people may know from systemd and that are not here, with what to do instead.
@@ -229,8 +231,13 @@ fn long_option(name: &str, value: Option<String>, args: &mut Args<'_>, options: 
         "wait" => options.wait = true,
         "kill-whom" | "kill-who" => options.whom = whom(&needed(name, value, args)?)?,
         // They change nothing here: there is no pager, no polkit, no bus, and lines are as long as they are.
-        "no-pager" | "no-ask-password" | "no-wall" | "system" | "no-warn" | "show-types" | "check-inhibitors" | "ignore-inhibitors"
-        | "show-transaction" | "no-sync" => {}
+        "no-pager" | "no-ask-password" | "no-wall" | "system" | "no-warn" | "show-types" | "show-transaction" | "no-sync" => {}
+        "ignore-inhibitors" => options.ignore_inhibitors = true,
+        "check-inhibitors" => match needed(name, value, args)?.as_str() {
+            "no" | "false" | "0" => options.ignore_inhibitors = true,
+            "yes" | "true" | "1" | "auto" => options.ignore_inhibitors = false,
+            other => return Err(format!("--check-inhibitors={other}: yes, no or auto")),
+        },
         "preset-mode" | "what" | "message" | "when" | "boot-loader-menu" | "boot-loader-entry" | "reboot-argument" => {
             return Err(format!("--{name} is not supported"));
         }
@@ -255,7 +262,8 @@ fn short_options(arg: &str, args: &mut Args<'_>, options: &mut Options) -> Resul
             'f' => options.force = options.force.saturating_add(1),
             'l' => options.full = true,
             'q' => options.quiet = true,
-            'r' | 'i' | 'T' => {}
+            'i' => options.ignore_inhibitors = true,
+            'r' | 'T' => {}
             'n' => options.lines = Some(number(&value("lines")?)?),
             'o' => set_output(&value("output")?, options)?,
             'p' => options.properties.extend(list(&value("property")?)),

@@ -2,20 +2,18 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use super::ShutdownKind;
+use super::inhibit::{self, Inhibitors};
+use super::schedule::{self, When};
 use crate::sys::power::{signal_process, sigrtmin};
 
 const CONTROL: &str = "/run/garboard/control";
-/// Holds the process id of a `shutdown` that waits for its time.
-const SCHEDULED: &str = "/run/garboard/shutdown-scheduled";
-
 /// How much of an orderly end is skipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Force {
+pub(super) enum Force {
     #[default]
     No,
     /// Units are not stopped; processes are ended and file systems unmounted.
@@ -26,17 +24,20 @@ enum Force {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Act {
-    /// At once, or after so many seconds.
+    /// At once, or later.
     GoDown {
         kind: ShutdownKind,
         force: Force,
         sync: bool,
-        delay: u64,
+        /// Whether inhibitors are minded.
+        mind: bool,
+        when: When,
+        message: String,
     },
     /// Only say that it would.
     Rehearse {
         kind: ShutdownKind,
-        delay: u64,
+        when: When,
     },
     Cancel,
     Help,
@@ -44,23 +45,32 @@ enum Act {
 
 /// The front-end under one of its names.
 pub fn main(name: &str, args: &[String]) -> ExitCode {
-    let parsed = if name == "shutdown" { parse_shutdown(args, seconds_of_day()) } else { parse_direct(name, args) };
+    let parsed = if name == "shutdown" { parse_shutdown(args, schedule::clock_time) } else { parse_direct(name, args) };
     let result = match parsed {
         Err(message) => {
             eprintln!("{name}: {message}");
             return ExitCode::from(2);
         }
         Ok(Act::Help) => {
-            println!("usage: {name} [--force] [--no-sync]\n       shutdown [-r|-P|-H|-k|-c] [now|+MINUTES|HH:MM] [MESSAGE]");
+            println!(
+                "usage: {name} [--force] [--no-sync] [-i]\n       shutdown [-r|-P|-H|-k|-c] [-i] [now|+MINUTES|HH:MM] [MESSAGE]\n\n  -i: whatever inhibitors say"
+            );
             Ok(())
         }
-        Ok(Act::Cancel) => cancel(),
-        Ok(Act::Rehearse { kind, delay }) => {
-            println!("{name}: would {} in {delay} seconds", verb(kind));
+        Ok(Act::Cancel) => schedule::cancel(),
+        Ok(Act::Rehearse { kind, when }) => {
+            println!("{name}: would {} {}", verb(kind), when.describe());
             Ok(())
         }
-        Ok(Act::GoDown { kind, delay, .. }) if delay > 0 => schedule(kind, delay),
-        Ok(Act::GoDown { kind, force, sync, .. }) => go_down(kind, force, sync),
+        Ok(Act::GoDown { kind, when: When::Now, force, sync, mind, .. }) => {
+            let minded = if mind && force == Force::No && rustix::process::geteuid().is_root() {
+                inhibit::respect(verb(kind), Inhibitors::of_host(), &mut |line| eprintln!("{line}"))
+            } else {
+                Ok(())
+            };
+            minded.and_then(|()| go_down(kind, force, sync))
+        }
+        Ok(Act::GoDown { kind, when, mind, message, .. }) => schedule::schedule(kind, when, mind, &message),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -71,7 +81,7 @@ pub fn main(name: &str, args: &[String]) -> ExitCode {
     }
 }
 
-fn verb(kind: ShutdownKind) -> &'static str {
+pub(super) fn verb(kind: ShutdownKind) -> &'static str {
     match kind {
         ShutdownKind::Poweroff => "poweroff",
         ShutdownKind::Reboot => "reboot",
@@ -86,7 +96,7 @@ fn parse_direct(name: &str, args: &[String]) -> Result<Act, String> {
         "halt" => ShutdownKind::Halt,
         _ => ShutdownKind::Poweroff,
     };
-    let (mut force, mut sync, mut rehearse) = (0_u32, true, false);
+    let (mut force, mut sync, mut rehearse, mut mind) = (0_u32, true, false, true);
     for arg in args {
         match arg.as_str() {
             "--help" => return Ok(Act::Help),
@@ -96,6 +106,7 @@ fn parse_direct(name: &str, args: &[String]) -> Result<Act, String> {
             "--halt" => kind = ShutdownKind::Halt,
             "--no-sync" => sync = false,
             "--wtmp-only" => rehearse = true,
+            "--ignore-inhibitors" => mind = false,
             "--no-wall" | "--no-wtmp" => {}
             long if long.starts_with("--") => return Err(format!("unknown option {long}")),
             short if short.starts_with('-') => {
@@ -105,8 +116,9 @@ fn parse_direct(name: &str, args: &[String]) -> Result<Act, String> {
                         'p' => kind = ShutdownKind::Poweroff,
                         'n' => sync = false,
                         'w' => rehearse = true,
-                        // Old programs write records, take interfaces down, flush drives: nothing to do here.
-                        'd' | 'h' | 'i' => {}
+                        'i' => mind = false,
+                        // Old programs write records and flush drives: nothing to do here.
+                        'd' | 'h' => {}
                         other => return Err(format!("unknown option -{other}")),
                     }
                 }
@@ -115,21 +127,22 @@ fn parse_direct(name: &str, args: &[String]) -> Result<Act, String> {
         }
     }
     if rehearse {
-        return Ok(Act::Rehearse { kind, delay: 0 });
+        return Ok(Act::Rehearse { kind, when: When::Now });
     }
     let force = match force {
         0 => Force::No,
         1 => Force::Units,
         _ => Force::Everything,
     };
-    Ok(Act::GoDown { kind, force, sync, delay: 0 })
+    Ok(Act::GoDown { kind, force, sync, mind, when: When::Now, message: String::new() })
 }
 
-/// `now` is the time of day in seconds, for `HH:MM`.
-fn parse_shutdown(args: &[String], now: u64) -> Result<Act, String> {
+/// `clock` says when the host's clocks next show an hour and a minute.
+fn parse_shutdown(args: &[String], clock: fn(u32, u32) -> u64) -> Result<Act, String> {
     let mut kind = ShutdownKind::Poweroff;
-    let mut rehearse = false;
+    let (mut rehearse, mut mind) = (false, true);
     let mut time = None;
+    let mut message: Vec<&str> = Vec::new();
     for arg in args {
         match arg.as_str() {
             "--help" => return Ok(Act::Help),
@@ -138,40 +151,42 @@ fn parse_shutdown(args: &[String], now: u64) -> Result<Act, String> {
             "-r" | "--reboot" => kind = ShutdownKind::Reboot,
             "-H" | "--halt" => kind = ShutdownKind::Halt,
             "-k" => rehearse = true,
+            "-i" | "--ignore-inhibitors" => mind = false,
             "--no-wall" | "-f" | "-F" | "-n" => {}
             option if option.starts_with('-') => return Err(format!("unknown option {option}")),
-            text if time.is_none() => time = Some(parse_time(text, now)?),
-            // What follows the time is a message for those who are logged in.
-            _ => {}
+            text if time.is_none() => time = Some(parse_time(text, clock)?),
+            word => message.push(word),
         }
     }
     // As everywhere: without a time it is in one minute.
-    let delay = time.unwrap_or(60);
-    Ok(if rehearse { Act::Rehearse { kind, delay } } else { Act::GoDown { kind, force: Force::No, sync: true, delay } })
+    let when = time.unwrap_or(When::In(60));
+    if rehearse {
+        return Ok(Act::Rehearse { kind, when });
+    }
+    Ok(Act::GoDown { kind, force: Force::No, sync: true, mind, when, message: message.join(" ") })
 }
 
-fn parse_time(text: &str, now: u64) -> Result<u64, String> {
-    const DAY: u64 = 24 * 60 * 60;
+fn parse_time(text: &str, clock: fn(u32, u32) -> u64) -> Result<When, String> {
     let wrong = || format!("'{text}' is no time: expected now, +MINUTES or HH:MM");
     if text == "now" {
-        return Ok(0);
+        return Ok(When::Now);
     }
     if let Some((hours, minutes)) = text.split_once(':') {
-        let (hours, minutes): (u64, u64) = (hours.parse().map_err(|_| wrong())?, minutes.parse().map_err(|_| wrong())?);
+        let (hours, minutes): (u32, u32) = (hours.parse().map_err(|_| wrong())?, minutes.parse().map_err(|_| wrong())?);
         if hours > 23 || minutes > 59 {
             return Err(wrong());
         }
-        return Ok((hours * 3600 + minutes * 60 + DAY - now % DAY) % DAY);
+        return Ok(When::At(clock(hours, minutes)));
     }
-    text.trim_start_matches('+').parse::<u64>().ok().and_then(|minutes| minutes.checked_mul(60)).ok_or_else(wrong)
+    // A year: what is later is a slip of the finger.
+    let seconds = text.trim_start_matches('+').parse::<u64>().ok().filter(|minutes| *minutes <= 366 * 24 * 60).map(|minutes| minutes * 60);
+    Ok(match seconds.ok_or_else(wrong)? {
+        0 => When::Now,
+        seconds => When::In(seconds),
+    })
 }
 
-fn seconds_of_day() -> u64 {
-    // The host's time zone is UTC unless somebody linked another; HH:MM is understood as UTC.
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs() % (24 * 60 * 60))
-}
-
-fn go_down(kind: ShutdownKind, force: Force, sync: bool) -> Result<(), String> {
+pub(super) fn go_down(kind: ShutdownKind, force: Force, sync: bool) -> Result<(), String> {
     if !rustix::process::geteuid().is_root() {
         return Err(format!("only root may {} this host", verb(kind)));
     }
@@ -211,34 +226,6 @@ fn ask_pid1(kind: ShutdownKind, force: Force) -> Result<(), String> {
     }
 }
 
-/// Leaves a process behind that goes down when the time has come.
-fn schedule(kind: ShutdownKind, delay: u64) -> Result<(), String> {
-    let _ = cancel();
-    let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let child = Command::new("/bin/sh")
-        .args(["-c", "sleep \"$1\" && exec \"$2\" \"$3\"", "shutdown"])
-        .arg(delay.to_string())
-        .arg(program)
-        .arg(verb(kind))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .map_err(|error| format!("cannot leave a process behind to wait: {error}"))?;
-    std::fs::write(SCHEDULED, child.id().to_string()).map_err(|error| format!("cannot write {SCHEDULED}: {error}"))?;
-    println!("{} in {delay} seconds; `shutdown -c` calls it off", verb(kind));
-    Ok(())
-}
-
-fn cancel() -> Result<(), String> {
-    let text = std::fs::read_to_string(SCHEDULED).map_err(|_| "no shutdown is scheduled".to_owned())?;
-    std::fs::remove_file(SCHEDULED).map_err(|error| format!("cannot remove {SCHEDULED}: {error}"))?;
-    let pid: i32 = text.trim().parse().map_err(|_| format!("{SCHEDULED} holds no process id"))?;
-    // The group: the shell and its sleep.
-    signal_process(-pid, libc::SIGTERM).map_err(|error| format!("the scheduled shutdown is gone already: {error}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,25 +240,30 @@ mod tests {
 
     #[test]
     fn force_once_and_twice() {
-        let go = |kind, force, sync| Ok(Act::GoDown { kind, force, sync, delay: 0 });
-        assert_eq!(direct("reboot", ""), go(ShutdownKind::Reboot, Force::No, true));
-        assert_eq!(direct("reboot", "-f"), go(ShutdownKind::Reboot, Force::Units, true));
-        assert_eq!(direct("poweroff", "-ffn"), go(ShutdownKind::Poweroff, Force::Everything, false));
-        assert_eq!(direct("halt", "-p"), go(ShutdownKind::Poweroff, Force::No, true));
+        let go = |kind, force, sync, mind| Ok(Act::GoDown { kind, force, sync, mind, when: When::Now, message: String::new() });
+        assert_eq!(direct("reboot", ""), go(ShutdownKind::Reboot, Force::No, true, true));
+        assert_eq!(direct("reboot", "-f"), go(ShutdownKind::Reboot, Force::Units, true, true));
+        assert_eq!(direct("reboot", "-i"), go(ShutdownKind::Reboot, Force::No, true, false));
+        assert_eq!(direct("poweroff", "-ffn"), go(ShutdownKind::Poweroff, Force::Everything, false, true));
+        assert_eq!(direct("halt", "-p"), go(ShutdownKind::Poweroff, Force::No, true, true));
         assert!(direct("halt", "-z").is_err() && direct("halt", "--zap").is_err() && direct("halt", "now").is_err());
     }
 
     #[test]
     fn times_of_shutdown() {
-        let delay = |line: &str| match parse_shutdown(&words(line), 23 * 3600) {
-            Ok(Act::GoDown { kind, delay, .. }) => Some((kind, delay)),
+        let parse = |line: &str| parse_shutdown(&words(line), |hour, minute| u64::from(hour * 100 + minute));
+        let when = |line: &str| match parse(line) {
+            Ok(Act::GoDown { kind, when, message, mind, .. }) => Some((kind, when, message, mind)),
             _ => None,
         };
-        assert_eq!(delay("-h now"), Some((ShutdownKind::Poweroff, 0)));
-        assert_eq!(delay("-r +5 going down"), Some((ShutdownKind::Reboot, 300)));
-        assert_eq!(delay("-H 01:00"), Some((ShutdownKind::Halt, 2 * 3600)));
-        assert_eq!(delay(""), Some((ShutdownKind::Poweroff, 60)));
-        assert_eq!(delay("25:00"), None);
-        assert_eq!(parse_shutdown(&words("-c"), 0), Ok(Act::Cancel));
+        assert_eq!(when("-h now"), Some((ShutdownKind::Poweroff, When::Now, String::new(), true)));
+        assert_eq!(when("-r +5 going down"), Some((ShutdownKind::Reboot, When::In(300), "going down".to_owned(), true)));
+        assert_eq!(when("-r -i +0"), Some((ShutdownKind::Reboot, When::Now, String::new(), false)));
+        assert_eq!(when("-H 01:00"), Some((ShutdownKind::Halt, When::At(100), String::new(), true)));
+        assert_eq!(when(""), Some((ShutdownKind::Poweroff, When::In(60), String::new(), true)));
+        for bad in ["25:00", "1:60", "soon", "+99999999999", "-z"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse("-c"), Ok(Act::Cancel));
     }
 }

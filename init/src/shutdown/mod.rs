@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 use crate::kmsg;
 
 pub mod command;
+pub mod inhibit;
 mod mount_table;
 pub mod power_button;
 mod processes;
+pub mod schedule;
 mod unmount;
 
 /// What the machine does at the end.

@@ -2,11 +2,13 @@
 
 pub mod inhibit;
 mod lasting;
+mod shared;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow, bail};
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::connect;
 use crate::control::{Reply, Request, ask};
@@ -23,14 +25,63 @@ struct Cli {
     /// Answer in JSON
     #[arg(long, global = true)]
     json: bool,
+    #[command(flatten)]
+    etcd: EtcdArgs,
+}
+
+/// What else than the settings say.
+#[derive(Args, Clone, Debug, Default)]
+struct EtcdArgs {
+    /// The group; else that of the settings
+    #[arg(long, global = true)]
+    group: Option<String>,
+    /// etcd's URL, several with commas; else those of the settings
+    #[arg(long, global = true, value_name = "URL", value_delimiter = ',')]
+    endpoint: Vec<String>,
+    /// PEM file of the certificates that etcd's is checked with
+    #[arg(long, global = true, value_name = "FILE")]
+    etcd_cafile: Option<PathBuf>,
+    /// PEM file of our certificate
+    #[arg(long, global = true, value_name = "FILE")]
+    etcd_certfile: Option<PathBuf>,
+    /// PEM file of its key
+    #[arg(long, global = true, value_name = "FILE")]
+    etcd_keyfile: Option<PathBuf>,
+    /// User
+    #[arg(long, global = true, value_name = "NAME")]
+    etcd_username: Option<String>,
+    /// Password
+    #[arg(long, global = true, value_name = "TEXT")]
+    etcd_password: Option<String>,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// How this host stands
+    /// Who has the lock, and how this host stands
     Status,
     /// What this host waits for, in plain words
     Why,
+    /// Take a slot by hand; it stays taken until `unlock`
+    Lock {
+        /// Whose; this host's when not there
+        id: Option<String>,
+        /// For the others
+        #[arg(long, default_value = "taken by hand")]
+        why: String,
+    },
+    /// Give a slot back
+    Unlock {
+        /// Whose; this host's when not there
+        id: Option<String>,
+        /// For the audit trail
+        #[arg(long, default_value = "given back by hand")]
+        why: String,
+    },
+    /// How many hosts may reboot at once
+    SetMax {
+        /// Slots
+        max: u32,
+    },
     /// Reboot as soon as lock, inhibitors and quorum allow it, whatever windows say
     Reboot {
         /// For the others
@@ -51,6 +102,13 @@ enum Command {
         #[arg(default_value = "15m", value_parser = parse_span)]
         by: u64,
     },
+    /// Versions that failed on a host
+    Quarantine {
+        #[command(subcommand)]
+        command: Quarantine,
+    },
+    /// Who took, gave back and changed what, oldest first
+    Audit,
     /// Forbid this host to go down, also after a reboot, until it ends or is removed
     Inhibit(lasting::InhibitArgs),
     /// Remove what `inhibit` made
@@ -62,8 +120,46 @@ enum Command {
     Inhibitors,
 }
 
+#[derive(Subcommand, Clone)]
+enum Quarantine {
+    /// Show them
+    List,
+    /// Let hosts take this version again
+    Clear {
+        /// The version
+        version: String,
+        /// For the audit trail
+        #[arg(long, default_value = "cleared by hand")]
+        why: String,
+    },
+}
+
 fn parse_span(text: &str) -> Result<u64, String> {
     unit_files::value::parse_finite_span(text).map(|span| span.as_secs()).map_err(|error| error.to_string())
+}
+
+impl EtcdArgs {
+    /// What the environment says where no option does: `LOCKSMITHCTL_ENDPOINT` and so on, as ever.
+    fn or_environment(mut self, variable: impl Fn(&str) -> Option<String>) -> Self {
+        let of = |name: &str| variable(&format!("LOCKSMITHCTL_{name}")).filter(|value| !value.is_empty());
+        if self.endpoint.is_empty() {
+            self.endpoint = of("ENDPOINT").map(|urls| urls.split(',').map(str::to_owned).collect()).unwrap_or_default();
+        }
+        self.group = self.group.or_else(|| of("GROUP"));
+        self.etcd_cafile = self.etcd_cafile.or_else(|| of("ETCD_CAFILE").map(PathBuf::from));
+        self.etcd_certfile = self.etcd_certfile.or_else(|| of("ETCD_CERTFILE").map(PathBuf::from));
+        self.etcd_keyfile = self.etcd_keyfile.or_else(|| of("ETCD_KEYFILE").map(PathBuf::from));
+        self.etcd_username = self.etcd_username.or_else(|| of("ETCD_USERNAME"));
+        self.etcd_password = self.etcd_password.or_else(|| of("ETCD_PASSWORD"));
+        self
+    }
+}
+
+/// Old scripts write options with one dash, as Go's flags take them.
+fn with_two_dashes(args: &[String]) -> Vec<String> {
+    const OLD: [&str; 7] = ["endpoint", "etcd-cafile", "etcd-certfile", "etcd-keyfile", "etcd-username", "etcd-password", "group"];
+    let is_old = |arg: &String| arg.strip_prefix('-').is_some_and(|rest| OLD.contains(&rest.split('=').next().unwrap_or_default()));
+    args.iter().map(|arg| if is_old(arg) { format!("-{arg}") } else { arg.clone() }).collect()
 }
 
 fn finish(name: &str, result: anyhow::Result<()>) -> ExitCode {
@@ -95,7 +191,7 @@ pub fn daemon() -> ExitCode {
 /// `locksmithctl`; the first word is the program's name.
 #[must_use]
 pub fn locksmithctl(args: &[String]) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match Cli::try_parse_from(with_two_dashes(args)) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
@@ -113,16 +209,23 @@ fn person() -> String {
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let paths = Paths::default();
+    let etcd = cli.etcd.or_environment(|name| std::env::var(name).ok());
     let by = || format!("locksmithctl ({})", person());
     match cli.command {
         Command::Why => {
             let status = status(&paths).await?;
-            show(&status, &status.why(), cli.json)
+            if cli.json {
+                return print_json(&status);
+            }
+            print!("{}", status.why());
+            Ok(())
         }
-        Command::Status => {
-            let status = status(&paths).await?;
-            show(&status, &status.render(), cli.json)
-        }
+        Command::Status => shared::status(&paths, &etcd, cli.json).await,
+        Command::Lock { id, why } => shared::lock(&paths, &etcd, id, &why, cli.json).await,
+        Command::Unlock { id, why } => shared::unlock(&paths, &etcd, id, &why, cli.json).await,
+        Command::SetMax { max } => shared::set_max(&paths, &etcd, max, cli.json).await,
+        Command::Quarantine { command } => shared::quarantine(&paths, &etcd, command, cli.json).await,
+        Command::Audit => shared::audit(&paths, &etcd, cli.json).await,
         Command::Reboot { why } => tell(&paths, &Request::Reboot { reason: why, by: by() }, cli.json).await,
         Command::SendNeedReboot { why } => tell(&paths, &Request::NeedReboot { reason: why, by: by() }, cli.json).await,
         Command::Cancel => tell(&paths, &Request::Cancel, cli.json).await,
@@ -135,14 +238,6 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
 
 fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     println!("{}", serde_json::to_string_pretty(value)?);
-    Ok(())
-}
-
-fn show(value: &impl serde::Serialize, text: &str, json: bool) -> anyhow::Result<()> {
-    if json {
-        return print_json(value);
-    }
-    print!("{text}");
     Ok(())
 }
 
@@ -186,18 +281,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn command_lines() {
+    fn old_command_lines_are_understood() {
         let parse = |line: &str| {
             let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-            Cli::try_parse_from(&args).map_err(|error| error.to_string())
+            Cli::try_parse_from(with_two_dashes(&args)).map_err(|error| error.to_string())
         };
-        for line in ["reboot", "send-need-reboot", "status --json", "why", "extend", "extend 30m"] {
+        let cli = parse("locksmithctl -endpoint=http://a:1,http://b:2 -group db status").unwrap();
+        assert_eq!((cli.etcd.endpoint.len(), cli.etcd.group.as_deref()), (2, Some("db")));
+        let environment = |name: &str| match name {
+            "LOCKSMITHCTL_GROUP" => Some("web".to_owned()),
+            "LOCKSMITHCTL_ETCD_USERNAME" => Some("ann".to_owned()),
+            _ => None,
+        };
+        let etcd = cli.etcd.or_environment(environment);
+        assert_eq!((etcd.endpoint.len(), etcd.group.as_deref(), etcd.etcd_username.as_deref()), (2, Some("db"), Some("ann")));
+        for line in
+            ["lock", "lock abc", "unlock abc", "set-max 3", "reboot", "send-need-reboot", "status --json", "why", "extend", "extend 30m"]
+        {
             assert!(parse(&format!("locksmithctl {line}")).is_ok(), "{line}");
         }
-        for line in ["inhibit --why x --for 2h", "inhibit --why x", "uninhibit a", "cancel"] {
+        for line in
+            ["quarantine list", "quarantine clear 1.2", "audit", "inhibit --why x --for 2h", "inhibit --why x", "uninhibit a", "cancel"]
+        {
             assert!(parse(&format!("locksmithctl {line}")).is_ok(), "{line}");
         }
-        for line in ["", "frobnicate", "inhibit", "inhibit --why x --for 2h --until 5", "extend soon"] {
+        for line in ["", "frobnicate", "set-max", "set-max -1", "inhibit", "inhibit --why x --for 2h --until 5", "extend soon"] {
             assert!(parse(&format!("locksmithctl {line}")).is_err(), "{line}");
         }
     }

@@ -4,6 +4,7 @@ use reboot_rules::file::write_whole;
 use reboot_rules::scheduled::Scheduled;
 
 use super::{Daemon, say};
+use crate::fleet_lock_server::Server;
 use crate::machine::Step;
 
 impl Daemon {
@@ -21,7 +22,14 @@ impl Daemon {
         status.group.clone_from(&self.config.settings.group);
         status.windows = self.config.settings.windows.iter().map(ToString::to_string).collect();
         status.next = step.until;
-        status.kept = news.kept;
+        if news.lost != status.lost
+            && let Some(lost) = &news.lost
+        {
+            say(lost);
+        }
+        (status.kept, status.lost) = (news.kept, news.lost);
+        status.warnings.retain(|line| !line.starts_with("fleet_lock_server:"));
+        status.warnings.extend(self.server.as_ref().and_then(Server::trouble));
         status.quarantined.clone_from(&news.quarantined);
         status.scheduled = Scheduled::read(&self.paths.scheduled());
         status.settings_problems = problems;
