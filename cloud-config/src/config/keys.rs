@@ -112,7 +112,8 @@ pub const TOP: &[Key] = &[
 ];
 
 /// What becomes of settings that only the reboot daemon follows.
-const REBOOTS: Fate = Kept("the reboot daemon; an image without it minds only `reboot_strategy` of `garboard.update` and `coreos.update`");
+const REBOOTS: Fate =
+    Kept("the reboot daemon, which is in no image yet: only `reboot_strategy` of `garboard.update` and `coreos.update` counts");
 
 /// Under `garboard`.
 pub const GARBOARD: &[Key] = &[("update", Kept("the update agent")), ("reboot", REBOOTS)];

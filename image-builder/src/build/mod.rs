@@ -267,10 +267,8 @@ fn manifest_of(
 ) -> Result<Manifest> {
     let mut hashes = BTreeMap::new();
     for path in programs::paths() {
-        // A recipe may remove one.
-        let Some(body) = tree.file(path) else { continue };
-        let bytes = body.read().with_context(|| format!("cannot read '{path}' of the image"))?;
-        hashes.insert(path.to_owned(), Sha256::of(&bytes).to_string());
+        let bytes = tree.file(path).map(Body::read).transpose().with_context(|| format!("cannot read '{path}' of the image"))?;
+        hashes.insert(path.to_owned(), Sha256::of(&bytes.unwrap_or_default()).to_string());
     }
     Ok(Manifest {
         schema: 1,

@@ -16,11 +16,10 @@ struct Program {
     path: &'static str,
 }
 
-const PROGRAMS: [Program; 4] = [
+const PROGRAMS: [Program; 3] = [
     Program { name: "init", path: "usr/lib/garboard/init" },
     Program { name: "cloud-config", path: "usr/bin/cloud-config" },
     Program { name: "update-agent", path: "usr/bin/update-agent" },
-    Program { name: "reboot-locksmith", path: "usr/bin/reboot-locksmith" },
 ];
 
 /// Why a program cannot be put into the image.
