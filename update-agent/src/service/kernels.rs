@@ -2,13 +2,14 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use release_format::{Kernel, KernelPatch};
 
 use super::machine::{World, asked, world_of_kernels};
-use super::server::Behaviour;
+use super::server::{Behaviour, Shared};
 use crate::agent::Agent;
 use crate::download::{Taken, Way};
 use crate::kernel::Rebuild;
@@ -22,6 +23,16 @@ struct Here {
     asked: Rc<Cell<u32>>,
     fault: Option<Fault>,
     memory: Option<u64>,
+    /// When the agent is to be killed.
+    when: Option<(When, Arc<Mutex<Shared>>, Behaviour)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum When {
+    Before,
+    While,
+    /// Nothing more comes from the server.
+    After,
 }
 
 #[async_trait(?Send)]
@@ -32,6 +43,11 @@ impl Rebuild for Here {
 
     async fn rebuild(&self, old: &[u8], patch: &[u8]) -> Result<Vec<u8>, String> {
         self.asked.set(self.asked.get() + 1);
+        match &self.when {
+            Some((When::While, ..)) => std::future::pending().await,
+            Some((When::After, server, nothing_comes)) => server.lock().unwrap().behaviour = nothing_comes.clone(),
+            _ => {}
+        }
         let made = KernelPatch::decode(patch).and_then(|patch| patch.rebuild(old)).map_err(|error| error.to_string())?;
         self.fault.map_or(Ok(made.clone()), |fault| fault(made))
     }
@@ -118,22 +134,24 @@ async fn whatever_goes_wrong_with_a_kernel_patch_the_patch_pack_makes_the_kernel
     assert!(!taken.kernel, "{taken:?}");
 }
 
-/// Killed at any time, it goes on; a kernel that was put in place is not made again.
+/// Killed before, while, and after a kernel was rebuilt, it goes on; one that was put in place is not made again.
 #[tokio::test]
-async fn an_agent_that_is_killed_while_kernels_are_rebuilt_goes_on() {
-    let here = Here::default();
-    for point in [40, 120, 200, 300] {
+async fn an_agent_that_is_killed_while_a_kernel_is_rebuilt_goes_on() {
+    let nothing_comes = Behaviour { drop_after: Some((0, 99)), ..Behaviour::default() };
+    for (when, again) in [(When::Before, 1), (When::While, 1), (When::After, 0)] {
         let world = world_of_kernels().await;
-        world.server.behave(Behaviour { drop_after: Some((point, 99)), ..Behaviour::default() });
-        let mut first = agent(&world, &here);
-        let stopped = tokio::time::timeout(Duration::from_secs(3), first.update(&asked())).await;
-        assert!(stopped.is_err() || stopped.unwrap().is_err(), "{point}: nothing was cut");
-        drop(first);
+        let first = Here { when: Some((when, world.server.shared.clone(), nothing_comes.clone())), ..Here::default() };
+        if when == When::Before {
+            world.server.behave(nothing_comes.clone());
+        }
+        let mut killed = agent(&world, &first);
+        let stopped = tokio::time::timeout(Duration::from_secs(5), killed.update(&asked())).await;
+        assert!(stopped.is_err() || stopped.unwrap().is_err(), "{when:?}: nothing was cut");
+        drop(killed);
+        assert_eq!(world.machine.boots(), "1.0");
         world.server.behave(Behaviour::default());
-        let before = world.machine.state().journal().unwrap().and_then(|journal| journal.position.kernel);
-        let asked = here.asked.get();
+        let here = Here::default();
         let (taken, _) = updated(&world, &here).await;
-        assert!(taken.kernel && taken.way == Way::Patch, "{point}: {taken:?}");
-        assert!(before != Some(true) || here.asked.get() == asked, "{point}: made twice");
+        assert_eq!((taken.way, taken.kernel, here.asked.get()), (Way::Patch, true, again), "{when:?}: {taken:?}");
     }
 }
