@@ -1,0 +1,146 @@
+"""What updates cost to download, beside the tools that are made for it, on the same bytes: root image and UKI, one after the other."""
+
+import hashlib
+import json
+import re
+import shutil
+
+from bench_common import GARBOARD, HERE, OUT, run, table
+
+BLOCK = 4096
+MIB = 1 << 20
+
+
+def build(directory, version, packages, lock=None):
+    """A release of recipes/docker.toml, and the file with its bytes for the peers."""
+    recipe = directory / f"{version}.toml"
+    recipe.write_text(f'name = "docker"\nextends = "{HERE}/recipes/docker.toml"\n{packages}')
+    if lock:
+        recipe.with_suffix(".lock").write_text(lock)
+    run(GARBOARD, "build", recipe, "--version", version, "--out", directory / version, "--format", "raw", "--quiet")
+    release = next((directory / version).glob("*.release"))
+    root = json.loads((release / "parts.json").read_text())["root"]
+    with open(release / root["file"], "rb") as image, open(directory / f"{version}.bin", "wb") as out:
+        image.seek(root["offset"])
+        left = root["size"]
+        while left:
+            piece = image.read(min(left, 16 * MIB))
+            out.write(piece)
+            left -= len(piece)
+        out.write((release / "uki.efi").read_bytes())
+    return recipe.with_suffix(".lock").read_text()
+
+
+def with_one_library(old, new):
+    """The old lock with one package of the new one, the library that has the largest package; and its name."""
+
+    def packages(lock):
+        head, *blocks = re.split(r"(?m)^(?=\[\[package\]\])", lock)
+        return head, {re.search(r'^name = "(.*)"', block, re.M)[1]: block for block in blocks}
+
+    _, olds = packages(old)
+    head, news = packages(new)
+    size = lambda name: int(re.search(r"^size = (\d+)", news[name], re.M)[1])
+    changed = [name for name in olds if name.startswith("lib") and name in news and news[name] != olds[name]]
+    library = max(changed, key=size)
+    olds[library] = news[library]
+    return head + "".join(olds.values()), library
+
+
+def ours(directory, versions):
+    """Bytes by patch, with the kernel rebuilt, and by chunks with map and index, and requests; from the first to the last of `versions`."""
+    shutil.rmtree(directory / "repo", ignore_errors=True)
+    for version in versions:
+        command = [GARBOARD, "publish", directory / version, "--repo", directory / "repo", "--channel", "stable", "--keys", directory / "keys"]
+        published = json.loads(run(*command, "--patches", 1, "--json"))
+    costs = published[-1]["costs"]
+    told = next(told for told in costs["chunks_from"] if told["version"] == versions[0])
+    return told["patch"], told["patch_with_kernel"], told["cost"]["bytes"] + costs["map_and_index"], told["cost"]["requests"]
+
+
+def xdelta3(directory, old, new):
+    patch = directory / "xdelta3"
+    run("xdelta3", "-f", "-e", "-9", "-S", "lzma", "-B", 2 << 30, "-s", old, new, patch)
+    return patch.stat().st_size
+
+
+def zstd(directory, old, new):
+    patch = directory / "zstd"
+    run("zstd", "-q", "-f", "-19", "--long=30", f"--patch-from={old}", new, "-o", patch)
+    return patch.stat().st_size
+
+
+def casync(directory, old, new):
+    """Its index, and the chunks that the old one does not have."""
+    stores = []
+    for name, file in [("old", old), ("new", new)]:
+        store = directory / f"casync-{name}"
+        shutil.rmtree(store, ignore_errors=True)
+        run("casync", "make", f"--store={store}", directory / f"{name}.caibx", file)
+        stores.append({chunk.name: chunk.stat().st_size for chunk in store.rglob("*.cacnk")})
+        shutil.rmtree(store)
+    return sum(size for name, size in stores[1].items() if name not in stores[0]) + (directory / "new.caibx").stat().st_size
+
+
+def zchunk(directory, old, new):
+    """As its own tool counts it."""
+    for name, file in [("old", old), ("new", new)]:
+        run("zck", "-o", directory / f"{name}.zck", file)
+    said = run("zck_delta_size", directory / "old.zck", directory / "new.zck")
+    return int(re.search(r"download (\d+) of \d+ bytes", said)[1])
+
+
+def block_index(_, old, new):
+    """RAUC's adaptive updates: an index of SHA-256 of all blocks, and blocks of 4 KiB, as they are, that are nowhere in the old slot."""
+
+    def blocks(path):
+        with open(path, "rb") as file:
+            while block := file.read(BLOCK):
+                yield hashlib.sha256(block).digest()
+
+    have, wanted = set(blocks(old)), list(blocks(new))
+    return len(set(wanted) - have) * BLOCK + len(wanted) * 32
+
+
+def bench_downloads(_):
+    directory = OUT / "downloads"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    run(GARBOARD, "keys", "init", "--dir", directory / "keys")
+    without = "[packages]\nsecurity = false\n"
+    old = build(directory, "1.0.0", without)
+    new = build(directory, "1.1.0", "")
+    mixed, library = with_one_library(old, new)
+    build(directory, "1.0.1", "", mixed)
+    build(directory, "1.0.2", without, old)
+    # Peer, whether it works from one version to the next or from any to the latest.
+    peers = {"`xdelta3 -9 -S lzma -B2G`": xdelta3, "casync": casync, "zchunk": zchunk, "blocks of 4 KiB and their index": block_index}
+
+    def row(what, size, limit="", wanted=""):
+        return [what, f"{size:,}", limit, wanted]
+
+    def rows(version, more, limits):
+        before, after = directory / "1.0.0.bin", directory / f"{version}.bin"
+        sizes = {name: peer(directory, before, after) for name, peer in (peers | more).items()}
+        patch, rebuilt, chunks, requests = ours(directory, ["1.0.0", version])
+        out = [row(name, size) for name, size in sizes.items()]
+        peer = next(name for name in sizes if limits[0] in name)
+        out.append(row("Garboard, by patch", patch, f"{patch / sizes[peer]:.2f} of {limits[0]}", f"at most {limits[1]}"))
+        if rebuilt:
+            out.append(row("Garboard, by patch, the kernel rebuilt", rebuilt, f"{rebuilt / sizes[peer]:.2f} of {limits[0]}", "at most 0.60"))
+        chunked = {name: size for name, size in sizes.items() if name in ["casync", "zchunk", "blocks of 4 KiB and their index"]}
+        best = min(chunked, key=chunked.get)
+        said = f"{chunks / chunked[best]:.2f} of {best}, {requests} requests"
+        out.append(row("Garboard, by chunks, with map and index", chunks, said, f"at most {limits[2]}, 400 requests"))
+        return out
+
+    head = ["", "bytes", "is", "limit"]
+    kernel = rows("1.1.0", {"`zstd -19 --patch-from`": zstd}, ("zstd", "0.75", "0.95"))
+    one = rows("1.0.1", {}, ("xdelta3", "0.80", "0.60"))
+    raised, _, chunks, _ = ours(directory, ["1.0.0", "1.0.2"])
+    same = [row("only the version: by patch", raised, "", f"at most {64 << 10:,}"), row("only the version: by chunks, with map and index", chunks)]
+    return "\n".join([
+        table("An update of `docker`: the suite, then with its security updates, another kernel among them", head, kernel),
+        table(f"The same with one library changed: {library}", head, one),
+        table("The same inputs", head, same),
+    ])
