@@ -52,8 +52,9 @@ def ours(directory, versions):
     shutil.rmtree(directory / "repo", ignore_errors=True)
     for version in versions:
         command = [GARBOARD, "publish", directory / version, "--repo", directory / "repo", "--channel", "stable", "--keys", directory / "keys"]
-        published = json.loads(run(*command, "--patches", 1, "--json"))
-    costs = published[-1]["costs"]
+        # Progress, then the result.
+        result = json.loads(run(*command, "--patches", 1, "--json").splitlines()[-1])
+    costs = result["published"][-1]["costs"]
     told = next(told for told in costs["chunks_from"] if told["version"] == versions[0])
     return told["patch"], told["patch_with_kernel"], told["cost"]["bytes"] + costs["map_and_index"], told["cost"]["requests"]
 
