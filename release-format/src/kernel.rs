@@ -42,20 +42,27 @@ impl Recipe {
     /// # Errors
     /// When there is no memory for it.
     pub fn compress(self, contents: &[u8]) -> Result<Vec<u8>, FormatError> {
-        let mut compressor = Compressor::new(self, contents.len().saturating_add(1 << 16))?;
+        let mut compressor = Compressor::new(self, contents.len() as u64, contents.len().saturating_add(1 << 16))?;
         // With the end in the same call zstd would know how much it is, as it does not from a pipe, and choose another window.
         compressor.push(contents, false)?;
         compressor.push(&[], true)?;
         Ok(compressor.out)
     }
 
-    fn begin(self) -> Result<CCtx<'static>, FormatError> {
+    fn begin(self, len: u64) -> Result<CCtx<'static>, FormatError> {
         let Self::Zstd157 = self;
         let failed = || FormatError::Compression(WHAT);
         let mut context = CCtx::try_create().ok_or_else(failed)?;
-        // One worker gives other bytes than none.
-        let parameters =
-            [CParameter::CompressionLevel(22), CParameter::WindowLog(27), CParameter::ChecksumFlag(true), CParameter::NbWorkers(1)];
+        // One worker gives other bytes than none. It has all as one job, as it has it from a pipe, but with a buffer of that size and not of
+        // 2 GiB, which a host with less memory would be refused.
+        let job = u32::try_from(len.saturating_add(1 << 20)).map_err(|_| failed())?;
+        let parameters = [
+            CParameter::CompressionLevel(22),
+            CParameter::WindowLog(27),
+            CParameter::ChecksumFlag(true),
+            CParameter::NbWorkers(1),
+            CParameter::JobSize(job),
+        ];
         for parameter in parameters {
             context.set_parameter(parameter).map_err(|_| failed())?;
         }
@@ -71,8 +78,9 @@ struct Compressor {
 }
 
 impl Compressor {
-    fn new(recipe: Recipe, limit: usize) -> Result<Self, FormatError> {
-        Ok(Self { context: recipe.begin()?, out: Vec::with_capacity(limit), limit })
+    /// For so many bytes, which become at most `limit`.
+    fn new(recipe: Recipe, len: u64, limit: usize) -> Result<Self, FormatError> {
+        Ok(Self { context: recipe.begin(len)?, out: Vec::with_capacity(limit), limit })
     }
 
     fn push(&mut self, piece: &[u8], end: bool) -> Result<(), FormatError> {
@@ -288,7 +296,7 @@ impl KernelPatch {
         let (len, frame) = (usize::try_from(self.len), usize::try_from(self.frame));
         let (len, frame) = len.ok().zip(frame.ok()).ok_or(FormatError::KernelResult)?;
         let limit = len.checked_sub(outside.len()).ok_or(FormatError::KernelResult)?;
-        let mut compressor = Compressor::new(self.recipe, limit)?;
+        let mut compressor = Compressor::new(self.recipe, self.pieces.iter().map(|piece| piece.len).sum(), limit)?;
         for (number, piece) in (1..).zip(&self.pieces) {
             compressor.push(&self.piece(number, piece, &old.contents)?, false)?;
         }

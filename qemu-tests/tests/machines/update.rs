@@ -104,7 +104,7 @@ fn a_kernel_is_rebuilt_by_a_unit_of_its_own() {
     host.ok(&format!("sudo mkdir -m 700 {directory}"));
     take("vdc", old, "old");
     take("vdd", &patch, "patch");
-    host.ok("sudo systemctl start rebuild-kernel.service");
+    host.ok("sudo systemctl start rebuild-kernel.service || { sudo journalctl -u rebuild-kernel.service >&2; false; }");
     assert_eq!(host.ok(&format!("sudo sha256sum {directory}/new")).split(' ').next().unwrap(), Digest::of(new).to_string());
     // One that does not fit fails, and its log says why.
     host.ok(&format!("sudo rm {directory}/new && sudo cp {directory}/patch {directory}/old"));

@@ -8,6 +8,7 @@ mod patching;
 mod position;
 mod reader;
 
+use std::cell::Cell;
 use std::io;
 use std::time::Duration;
 
@@ -124,7 +125,7 @@ pub struct Download {
     map: ContentMap,
     local: LocalChunks,
     patch: Option<Patch>,
-    kernel: Option<RebuiltKernel>,
+    kernel: Cell<Option<RebuiltKernel>>,
     parts: Vec<Part>,
 }
 
@@ -142,13 +143,13 @@ impl Download {
     #[must_use]
     pub fn new(release: Release, map: ContentMap, running: Option<&ContentMap>, patch: Option<Patch>, parts: &[Part]) -> Self {
         let local = running.map(LocalChunks::of).unwrap_or_default();
-        Self { release, map, local, patch, kernel: None, parts: parts.to_vec() }
+        Self { release, map, local, patch, kernel: Cell::default(), parts: parts.to_vec() }
     }
 
     /// The same, with a kernel that was rebuilt, or could not be.
     #[must_use]
     pub fn with_kernel(self, kernel: Option<RebuiltKernel>) -> Self {
-        Self { kernel, ..self }
+        Self { kernel: Cell::new(kernel), ..self }
     }
 
     async fn index(&self, source: &Source) -> Result<PackIndex, DownloadError> {
@@ -207,9 +208,9 @@ impl Download {
         Ok(self.taken(&position, Some(&index)))
     }
 
-    /// Writes the kernel that was rebuilt.
+    /// Writes the kernel that was rebuilt, and gives its memory back before windows of the patch pack need theirs.
     fn put_kernel(&self, sink: &mut dyn Sink, decoder: &mut ChunkDecoder, position: &mut Position) -> Result<(), DownloadError> {
-        let Some(kernel) = &self.kernel else { return Ok(()) };
+        let Some(kernel) = self.kernel.take() else { return Ok(()) };
         position.fetched += kernel.received;
         if let (Some(section), Some(extent)) = (&kernel.section, self.map.kernel()) {
             let mut rest = section.as_slice();
