@@ -1,9 +1,11 @@
 //! From settings to the lock and the guard that they name.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use reboot_lock::etcd::{Config, Etcd, Tls};
+use reboot_lock::fleetlock::Client;
 use reboot_lock::keys::DEFAULT_PREFIX;
 use reboot_lock::lock::{Options, RebootLock};
 use reboot_lock::{Group, quorum};
@@ -17,6 +19,8 @@ use crate::fleet_lock_server::Server;
 use crate::permission::{Guard, Lock};
 use crate::quorum_guard::QuorumGuard;
 
+/// How long a FleetLock server may take.
+const FLEET_LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 /// The etcd of this host.
 pub const LOCAL: &str = "http://127.0.0.1:2379";
 
@@ -55,13 +59,22 @@ fn local(settings: &settings::Etcd, environment: &str) -> Result<Url, String> {
     format!("{scheme}://127.0.0.1:2379").parse().map_err(|error: url::ParseError| error.to_string())
 }
 
+/// A client of a FleetLock server, for the host with this id.
+///
+/// # Errors
+/// One line: which setting cannot be followed.
+pub fn fleet_lock(server: &settings::FleetLock, group: &str, id: &str) -> Result<Client, String> {
+    let tls = Tls::load(server.ca_file.as_ref().map(Path::new), None, None).map_err(|error| error.to_string())?;
+    Client::new(&server.url, &tls, group, id, FLEET_LOCK_TIMEOUT).map_err(|error| error.to_string())
+}
+
 /// The lock of a group.
 ///
 /// # Errors
 /// One line.
-pub fn lock(settings: &Settings, etcd: Etcd) -> Result<RebootLock, String> {
+pub fn lock(settings: &Settings, etcd: Arc<Etcd>) -> Result<RebootLock, String> {
     let group: Group = settings.group.parse().map_err(|error: reboot_lock::LockError| error.to_string())?;
-    Ok(RebootLock::new(Arc::new(etcd), group, options(settings)))
+    Ok(RebootLock::new(etcd, group, options(settings)))
 }
 
 /// How locks behave, by the settings.
@@ -83,18 +96,18 @@ fn expire_after(settings: &Settings) -> Option<Duration> {
 /// One line: which setting cannot be followed, and why.
 pub fn connect(ask: &Ask<'_>) -> Result<Others, String> {
     let Ask { settings, strategy, etcd_enabled, identity, claimed, paths } = *ask;
+    let etcd = || etcd(&settings.etcd).map(Arc::new);
     let lock: Option<Arc<dyn Lock>> = match strategy {
-        Strategy::EtcdLock | Strategy::BestEffort => {
-            Some(Arc::new(EtcdLock::new(lock(settings, etcd(&settings.etcd)?)?, identity.clone(), claimed)))
-        }
+        Strategy::EtcdLock | Strategy::BestEffort => Some(Arc::new(EtcdLock::new(lock(settings, etcd()?)?, identity.clone(), claimed))),
         Strategy::FleetLock => Some(Arc::new(FleetLock::new(settings, identity, claimed)?)),
         Strategy::Off | Strategy::Reboot => None,
     };
     let guard: Option<Arc<dyn Guard>> = if etcd_enabled && settings.quorum {
+        let etcd = etcd()?;
         let local = local(&settings.etcd, &std::fs::read_to_string(paths.environment()).unwrap_or_default())?;
         Some(Arc::new(QuorumGuard {
-            guard: quorum::Guard::new(Arc::new(etcd(&settings.etcd)?), DEFAULT_PREFIX),
-            etcd: etcd(&settings.etcd)?,
+            guard: quorum::Guard::new(etcd.clone(), DEFAULT_PREFIX),
+            etcd,
             local,
             identity: identity.clone(),
             expire_after: expire_after(settings),

@@ -233,11 +233,11 @@ impl Daemon {
 
     /// What is wanted: what somebody asked for, or an update; an update's version counts for both.
     fn wanted(&mut self) -> Option<Wanted> {
-        self.status.warnings.retain(|line| !line.starts_with("update:"));
-        let update = host::update(&self.paths).unwrap_or_else(|why| {
-            self.status.warnings.push(format!("update: {why}"));
-            None
-        });
+        let (update, wrong) = match host::update(&self.paths) {
+            Ok(update) => (update, None),
+            Err(why) => (None, Some(why)),
+        };
+        self.status.warn("update", wrong);
         match (self.journal.wanted.clone(), update) {
             (Some(asked), Some(update)) if asked.origin == Origin::Person => Some(Wanted { version: update.version, ..asked }),
             (_, Some(update)) => Some(update),
@@ -338,15 +338,14 @@ impl Daemon {
     fn note_claim(&mut self) {
         let Some(wanted) = self.wanted() else { return };
         let claim = Claim { version: wanted.version, reason: wanted.reason };
-        let noted = self.journal.claimed.as_ref();
-        if noted
-            .is_some_and(|noted| noted.claim == claim && noted.boot_id == self.identity.boot_id && self.strategy.as_str() == noted.strategy)
-        {
-            return;
-        }
         let (boot_id, strategy) = (self.identity.boot_id.clone(), self.strategy.as_str().to_owned());
-        self.journal.claimed = Some(Claimed { claim, boot_id, strategy, fence: None });
-        self.store_journal();
+        let fence = self.journal.claimed.as_ref().and_then(|noted| noted.fence);
+        let claimed = Claimed { claim, boot_id, strategy, fence };
+        if self.journal.claimed.as_ref() != Some(&claimed) {
+            // Another claim's fence says nothing about this one.
+            self.journal.claimed = Some(Claimed { fence: None, ..claimed });
+            self.store_journal();
+        }
     }
 
     /// Notes the fence of a lock before anything is done with it, and that all is given back when it is.

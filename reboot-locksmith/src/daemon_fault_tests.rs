@@ -80,8 +80,7 @@ impl Machine {
         self.eventually(state, async || self.status().await.state == state && self.journal().phase.as_str() == state).await;
         let fence = self.journal().claimed.unwrap().fence;
         assert_eq!(fence.is_some(), !matches!(death, Death::Asked | Death::Granted), "noted before anything follows from it");
-        daemon.abort();
-        let _ = daemon.await;
+        killed(daemon).await;
         if matches!(death, Death::Asked | Death::Granted) {
             lock.unlock("other", None, &actor()).await.unwrap();
         }
@@ -110,8 +109,7 @@ async fn a_daemon_that_died_anywhere_goes_on_with_the_reboot() {
         let daemon = machine.start().await;
         machine.is_told(true).await;
         assert_eq!(machine.holders().await, 1, "{death:?}");
-        daemon.abort();
-        let _ = daemon.await;
+        killed(daemon).await;
         machine.boots("two", "1.1");
         machine.is_healthy("1.1");
         let _daemon = machine.start().await;
@@ -134,8 +132,7 @@ async fn a_host_that_went_down_anywhere_and_comes_back_with_the_version_gives_th
             let daemon = machine.start().await;
             machine.eventually("it looks", async || machine.status().await.kept.is_some() || machine.holders().await == 0).await;
             assert!(healthy || machine.holders().await == held, "{death:?}");
-            daemon.abort();
-            let _ = daemon.await;
+            killed(daemon).await;
         }
         let _daemon = machine.start().await;
         machine.ends_free(death).await;
@@ -155,14 +152,12 @@ async fn a_host_that_went_down_anywhere_and_fell_back_keeps_what_it_had_and_quar
         machine.store.set_down(true);
         let daemon = machine.start().await;
         assert_eq!(machine.status().await.quarantined, None);
-        daemon.abort();
-        let _ = daemon.await;
+        killed(daemon).await;
         machine.store.set_down(false);
         for _ in 0..2 {
             let daemon = machine.start().await;
             machine.eventually("quarantine", async || machine.status().await.quarantined.as_deref() == Some("1.1")).await;
-            daemon.abort();
-            let _ = daemon.await;
+            killed(daemon).await;
         }
         let quarantines = machine.lock().quarantines().await.unwrap();
         assert_eq!(quarantines.iter().map(|one| one.reason.as_str()).collect::<Vec<_>>(), ["docker is failed"], "{death:?}");

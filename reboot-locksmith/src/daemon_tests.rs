@@ -17,6 +17,14 @@ use crate::etcd_lock::EtcdLock;
 #[path = "daemon_fault_tests.rs"]
 mod faults;
 
+type Running = tokio::task::JoinHandle<std::io::Result<()>>;
+
+/// Ends a daemon at whatever it does.
+async fn killed(daemon: Running) {
+    daemon.abort();
+    let _ = daemon.await;
+}
+
 struct Machine {
     directory: tempfile::TempDir,
     store: Arc<Memory>,
@@ -84,7 +92,7 @@ impl Machine {
         RebootLock::new(Arc::<Memory>::clone(&self.store), Group::default(), Options::default())
     }
 
-    async fn start(&self) -> tokio::task::JoinHandle<std::io::Result<()>> {
+    async fn start(&self) -> Running {
         let lock = self.lock();
         let connect: Connect = Box::new(move |ask| {
             if ask.strategy == Strategy::FleetLock {
@@ -257,8 +265,7 @@ async fn a_reboot_that_is_called_off_is_announced_no_longer() {
     machine.settings(locks);
     machine.eventually("again", is_announced).await;
     // The next daemon finds it.
-    daemon.abort();
-    let _ = daemon.await;
+    killed(daemon).await;
     machine.settings(off);
     let _daemon = machine.start().await;
     machine.eventually("a new daemon", async || !machine.paths.pending().exists()).await;

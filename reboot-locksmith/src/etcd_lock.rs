@@ -35,9 +35,7 @@ impl EtcdLock {
     /// The lock for this host; `claimed`: what its journal knows of an earlier life.
     #[must_use]
     pub fn new(lock: RebootLock, identity: Identity, claimed: Option<&Claimed>) -> Self {
-        let of_etcd =
-            |claimed: &&Claimed| Strategy::EtcdLock.as_str() == claimed.strategy || Strategy::BestEffort.as_str() == claimed.strategy;
-        let earlier = claimed.filter(of_etcd).filter(|claimed| claimed.boot_id != identity.boot_id).cloned();
+        let earlier = Claimed::earlier(claimed, &[Strategy::EtcdLock, Strategy::BestEffort], &identity.boot_id);
         Self { lock, identity, earlier, seen: Mutex::new(0) }
     }
 

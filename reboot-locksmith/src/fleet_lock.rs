@@ -5,20 +5,18 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use reboot_lock::etcd::Tls;
 use reboot_lock::fleetlock::{Client, ClientError};
 use reboot_lock::release::Decision;
 use reboot_rules::inhibitors::clean;
 use reboot_rules::settings::{Settings, Strategy};
 
+use crate::connect;
 use crate::etcd_lock::{decision, record_of};
 use crate::host::Identity;
 use crate::journal::Claimed;
 use crate::permission::{Claim, Earlier, HostState, Lock, Refusal};
 use crate::policy::LockFact;
 
-/// How long a server may take.
-const TIMEOUT: Duration = Duration::from_secs(30);
 /// Seconds between questions while the server says no: the protocol has no other way to wait.
 const EVERY: u64 = 60;
 
@@ -39,10 +37,8 @@ impl FleetLock {
     /// One line: which setting cannot be followed.
     pub fn new(settings: &Settings, identity: &Identity, claimed: Option<&Claimed>) -> Result<Self, String> {
         let server = settings.fleet_lock.as_ref().ok_or("`fleet_lock` names no server")?;
-        let tls = Tls::load(server.ca_file.as_ref().map(std::path::Path::new), None, None).map_err(|error| error.to_string())?;
-        let client = Client::new(&server.url, &tls, &settings.group, &identity.machine_id, TIMEOUT).map_err(|error| error.to_string())?;
-        let earlier = claimed.filter(|claimed| Strategy::FleetLock.as_str() == claimed.strategy);
-        let earlier = earlier.filter(|claimed| claimed.boot_id != identity.boot_id).cloned();
+        let client = connect::fleet_lock(server, &settings.group, &identity.machine_id)?;
+        let earlier = Claimed::earlier(claimed, &[Strategy::FleetLock], &identity.boot_id);
         Ok(Self { client, identity: identity.clone(), earlier, steady: Mutex::new(false) })
     }
 

@@ -10,6 +10,8 @@ use tokio::sync::watch;
 
 use crate::connect;
 
+/// The setting that makes it, by which troubles are told.
+pub const SETTING: &str = "fleet_lock_server";
 /// How often an address that is not there yet, or still taken, is tried.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -58,10 +60,10 @@ async fn serve(address: SocketAddr, tls: Option<ServerTls>, service: Service, sa
         match Listener::bind(address, tls.clone(), service.clone()).await {
             Ok(listener) => break listener,
             Err(error) => {
-                let line = format!("fleet_lock_server: {address}: {error}");
-                if said.borrow().as_ref() != Some(&line) {
-                    eprintln!("reboot-locksmith: {line}; it is tried again");
-                    said.send_replace(Some(line));
+                let why = format!("{address}: {error}");
+                if said.borrow().as_ref() != Some(&why) {
+                    eprintln!("reboot-locksmith: {SETTING}: {why}; it is tried again");
+                    said.send_replace(Some(why));
                 }
             }
         }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::{fs, io};
 
 use reboot_rules::file::write_whole;
+use reboot_rules::settings::Strategy;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Phase;
@@ -25,6 +26,14 @@ pub struct Claimed {
     pub strategy: String,
     /// The etcd lock's fence, once it is got.
     pub fence: Option<u64>,
+}
+
+impl Claimed {
+    /// What an earlier boot took by one of these strategies.
+    #[must_use]
+    pub fn earlier(noted: Option<&Self>, by: &[Strategy], boot_id: &str) -> Option<Self> {
+        noted.filter(|noted| noted.boot_id != boot_id && by.iter().any(|strategy| strategy.as_str() == noted.strategy)).cloned()
+    }
 }
 
 /// All of it.

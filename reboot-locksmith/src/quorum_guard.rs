@@ -1,6 +1,7 @@
 //! The quorum of the etcd cluster that this host is a member of, as [`crate::permission`] wants it: one reservation for the whole cluster, then
 //! the members' word that the rest is well, then the leadership moved away.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,7 +20,7 @@ pub struct QuorumGuard {
     /// The reservation.
     pub guard: quorum::Guard,
     /// The cluster.
-    pub etcd: Etcd,
+    pub etcd: Arc<Etcd>,
     /// The client URL of this host's member.
     pub local: Url,
     /// This host.

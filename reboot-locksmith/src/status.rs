@@ -69,6 +69,13 @@ pub const COUNTERS: [(&str, &str); 8] = [
 ];
 
 impl Status {
+    /// Puts what is wrong with `topic` now, or nothing, in place of what was.
+    pub fn warn(&mut self, topic: &str, wrong: Option<String>) {
+        let about = format!("{topic}: ");
+        self.warnings.retain(|line| !line.starts_with(&about));
+        self.warnings.extend(wrong.map(|wrong| about + &wrong));
+    }
+
     /// Adds one to a counter.
     pub fn count(&mut self, name: &str) {
         *self.counters.entry(name.to_owned()).or_default() += 1;

@@ -3,7 +3,7 @@
 use super::args::Options;
 use super::{Failure, Outcome, pid1};
 use crate::engine::protocol::{PowerAction, Request};
-use crate::shutdown::inhibit::{self, Inhibitors};
+use crate::shutdown::inhibit;
 
 /// Inhibitors are minded, unless `-i` or `--force` says not to. `--force` once skips stopping units, twice skips everything.
 pub(super) fn power(verb: &str, options: &Options) -> Outcome {
@@ -14,8 +14,8 @@ pub(super) fn power(verb: &str, options: &Options) -> Outcome {
         _ => PowerAction::Kexec,
     };
     let force = options.force.min(2);
-    if force == 0 && !options.ignore_inhibitors && rustix::process::geteuid().is_root() {
-        inhibit::respect(verb, Inhibitors::of_host(), &mut |line| eprintln!("{line}")).map_err(Failure::new)?;
+    if force == 0 && !options.ignore_inhibitors {
+        inhibit::mind(verb).map_err(Failure::new)?;
     }
     match pid1::ask(&Request::Power { action, force }, false) {
         Ok(_) => Ok(0),

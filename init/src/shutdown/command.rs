@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::ShutdownKind;
-use super::inhibit::{self, Inhibitors};
+use super::inhibit;
 use super::schedule::{self, When};
 use crate::sys::power::{signal_process, sigrtmin};
 
@@ -63,11 +63,7 @@ pub fn main(name: &str, args: &[String]) -> ExitCode {
             Ok(())
         }
         Ok(Act::GoDown { kind, when: When::Now, force, sync, mind, .. }) => {
-            let minded = if mind && force == Force::No && rustix::process::geteuid().is_root() {
-                inhibit::respect(verb(kind), Inhibitors::of_host(), &mut |line| eprintln!("{line}"))
-            } else {
-                Ok(())
-            };
+            let minded = if mind && force == Force::No { inhibit::mind(verb(kind)) } else { Ok(()) };
             minded.and_then(|()| go_down(kind, force, sync))
         }
         Ok(Act::GoDown { kind, when, mind, message, .. }) => schedule::schedule(kind, when, mind, &message),

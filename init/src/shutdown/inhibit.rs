@@ -39,6 +39,14 @@ impl Inhibitors {
     }
 }
 
+/// Minds the inhibitors of this host before `verb`. Who is not root is refused anyway, without having waited.
+pub fn mind(verb: &str) -> Result<(), String> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    respect(verb, Inhibitors::of_host(), &mut |line| eprintln!("{line}"))
+}
+
 /// Comes back when nothing forbids to go down and those who asked for a moment have had it; `say` hears for whom it waits.
 pub fn respect(verb: &str, inhibitors: Inhibitors, say: &mut dyn FnMut(&str)) -> Result<(), String> {
     let end = Instant::now() + inhibitors.delay;

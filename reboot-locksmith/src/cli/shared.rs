@@ -1,15 +1,15 @@
 //! What `locksmithctl` does with the lock in etcd: by itself, so that it works where no daemon runs.
 
-use std::path::Path;
-use std::time::Duration;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
 use reboot_lock::audit::Actor;
-use reboot_lock::etcd::Tls;
 use reboot_lock::fleetlock::Client;
 use reboot_lock::lock::RebootLock;
 use reboot_lock::{Claim, Purpose, Semaphore};
-use reboot_rules::settings::{Settings, Strategy};
+use reboot_rules::inhibitors::clean;
+use reboot_rules::settings::{FleetLock, Settings, Strategy};
 use reboot_rules::show_time;
 use serde_json::{Value, json};
 
@@ -19,13 +19,10 @@ use crate::connect;
 use crate::host::Identity;
 use crate::paths::Paths;
 
-/// How long a FleetLock server may take.
-const FLEET_LOCK_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// The settings, and what options say instead of them.
 fn settings_for(paths: &Paths, args: &EtcdArgs) -> Settings {
     let mut settings = Config::load(paths).settings;
-    let file = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    let file = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
     if let Some(group) = &args.group {
         settings.group.clone_from(group);
     }
@@ -42,34 +39,52 @@ fn settings_for(paths: &Paths, args: &EtcdArgs) -> Settings {
     settings
 }
 
-fn identity(paths: &Paths) -> anyhow::Result<Identity> {
-    Identity::read(paths).map_err(|why| anyhow!(why))
+/// Where the lock is that settings and options name.
+enum Place {
+    Etcd(RebootLock),
+    /// A server; where the strategy says so and no option names an etcd.
+    FleetLock(FleetLock),
 }
 
-/// The FleetLock server that has the lock, where the strategy says so and no option names an etcd.
-fn fleet_lock(settings: &Settings, args: &EtcdArgs, id: &str) -> anyhow::Result<Option<Client>> {
-    match (&settings.fleet_lock, settings.strategy) {
-        (Some(server), Some(Strategy::FleetLock)) if args.endpoint.is_empty() => {
-            let tls = Tls::load(server.ca_file.as_ref().map(Path::new), None, None)?;
-            Ok(Some(Client::new(&server.url, &tls, &settings.group, id, FLEET_LOCK_TIMEOUT)?))
+/// What the commands need: this host, the group, and where its lock is.
+struct Shared {
+    identity: Identity,
+    group: String,
+    place: Place,
+}
+
+impl Shared {
+    /// With the strategies `off` and `reboot` the lock is in etcd, too: people use it where the daemon does not.
+    fn open(paths: &Paths, args: &EtcdArgs) -> anyhow::Result<Self> {
+        let settings = settings_for(paths, args);
+        let identity = Identity::read(paths).map_err(|why| anyhow!(why))?;
+        let place = match (&settings.fleet_lock, settings.strategy) {
+            (Some(server), Some(Strategy::FleetLock)) if args.endpoint.is_empty() => Place::FleetLock(server.clone()),
+            _ => {
+                let etcd = connect::etcd(&settings.etcd).map_err(|why| anyhow!(why))?;
+                Place::Etcd(connect::lock(&settings, Arc::new(etcd)).map_err(|why| anyhow!(why))?)
+            }
+        };
+        Ok(Self { identity, group: settings.group, place })
+    }
+
+    /// What a server has no word for.
+    fn etcd(&self) -> anyhow::Result<&RebootLock> {
+        match &self.place {
+            Place::Etcd(lock) => Ok(lock),
+            Place::FleetLock(server) => {
+                bail!("the FleetLock server {} has the lock: its operator does that, or name an etcd with --endpoint", server.url)
+            }
         }
-        _ => Ok(None),
     }
-}
 
-/// The lock in etcd that settings and options name, and this host. With the strategies `off` and `reboot`, too: people use it where the daemon does not.
-fn open(paths: &Paths, args: &EtcdArgs) -> anyhow::Result<(RebootLock, Identity)> {
-    let settings = settings_for(paths, args);
-    if let (Some(server), Some(Strategy::FleetLock), true) = (&settings.fleet_lock, settings.strategy, args.endpoint.is_empty()) {
-        bail!("the FleetLock server {} has the lock: its operator does that, or name an etcd with --endpoint", server.url);
+    fn client(&self, server: &FleetLock, id: &str) -> anyhow::Result<Client> {
+        connect::fleet_lock(server, &self.group, id).map_err(|why| anyhow!(why))
     }
-    let etcd = connect::etcd(&settings.etcd).map_err(|why| anyhow!(why))?;
-    let lock = connect::lock(&settings, etcd).map_err(|why| anyhow!(why))?;
-    Ok((lock, identity(paths)?))
-}
 
-fn actor(identity: &Identity, why: &str) -> Actor {
-    Actor { host: identity.hostname.clone(), by: format!("locksmithctl ({})", person()), why: why.to_owned() }
+    fn actor(&self, why: &str) -> Actor {
+        Actor { host: self.identity.hostname.clone(), by: format!("locksmithctl ({})", person()), why: why.to_owned() }
+    }
 }
 
 /// As the old `status`: free slots, all slots, holders, one a line; then what it lacked.
@@ -83,7 +98,6 @@ fn render(semaphore: &Semaphore, waiting: u64) -> String {
     }
     for holder in &semaphore.holders {
         let version = holder.version.as_ref().map_or_else(String::new, |version| format!(", version {version}"));
-        let clean = reboot_rules::inhibitors::clean;
         text.push_str(&format!(
             "{}  {}  since {}  {}{version}\n",
             clean(&holder.id),
@@ -99,12 +113,7 @@ pub(super) async fn status(paths: &Paths, args: &EtcdArgs, as_json: bool) -> any
     let daemon = super::status(paths).await;
     let asked = args.group.is_some() || !args.endpoint.is_empty();
     let uses_etcd = daemon.as_ref().map_or(true, |status| matches!(status.strategy.as_str(), "etcd-lock" | "best-effort"));
-    let shared = if asked || uses_etcd {
-        let (lock, _) = open(paths, args)?;
-        Some(lock.status().await)
-    } else {
-        None
-    };
+    let shared = if asked || uses_etcd { Some(Shared::open(paths, args)?.etcd()?.status().await) } else { None };
     if as_json {
         let lock = match &shared {
             None => Value::Null,
@@ -135,35 +144,41 @@ pub(super) async fn status(paths: &Paths, args: &EtcdArgs, as_json: bool) -> any
 }
 
 pub(super) async fn lock(paths: &Paths, args: &EtcdArgs, id: Option<String>, why: &str, as_json: bool) -> anyhow::Result<()> {
-    let own_id = identity(paths)?.machine_id;
-    if let Some(client) = fleet_lock(&settings_for(paths, args), args, id.as_ref().unwrap_or(&own_id))? {
-        client.pre_reboot().await?;
-        return if as_json { print_json(&json!({ "id": id.unwrap_or(own_id) })) } else { Ok(()) };
-    }
-    let (lock, identity) = open(paths, args)?;
-    let own = id.as_ref().is_none_or(|id| *id == identity.machine_id);
+    let shared = Shared::open(paths, args)?;
+    let identity = &shared.identity;
+    let id = id.unwrap_or_else(|| identity.machine_id.clone());
+    let lock = match &shared.place {
+        Place::Etcd(lock) => lock,
+        Place::FleetLock(server) => {
+            shared.client(server, &id)?.pre_reboot().await?;
+            return if as_json { print_json(&json!({ "id": id })) } else { Ok(()) };
+        }
+    };
+    let own = id == identity.machine_id;
     let claim = Claim {
-        id: id.unwrap_or_else(|| identity.machine_id.clone()),
+        id,
         hostname: if own { identity.hostname.clone() } else { String::new() },
         boot_id: if own { identity.boot_id.clone() } else { String::new() },
         purpose: Purpose::Manual,
         reason: why.to_owned(),
         version: None,
     };
-    let held = lock.try_lock(&claim, &actor(&identity, why)).await?;
+    let held = lock.try_lock(&claim, &shared.actor(why)).await?;
     if as_json { print_json(&held.holder) } else { Ok(()) }
 }
 
 pub(super) async fn unlock(paths: &Paths, args: &EtcdArgs, id: Option<String>, why: &str, as_json: bool) -> anyhow::Result<()> {
-    let own_id = identity(paths)?.machine_id;
-    if let Some(client) = fleet_lock(&settings_for(paths, args), args, id.as_ref().unwrap_or(&own_id))? {
-        client.steady_state().await?;
-        // The server does not say whether there was one.
-        return if as_json { print_json(&json!({ "id": id.unwrap_or(own_id), "held": Value::Null })) } else { Ok(()) };
-    }
-    let (lock, identity) = open(paths, args)?;
-    let id = id.unwrap_or_else(|| identity.machine_id.clone());
-    let had = lock.unlock(&id, None, &actor(&identity, why)).await?;
+    let shared = Shared::open(paths, args)?;
+    let id = id.unwrap_or_else(|| shared.identity.machine_id.clone());
+    let lock = match &shared.place {
+        Place::Etcd(lock) => lock,
+        Place::FleetLock(server) => {
+            shared.client(server, &id)?.steady_state().await?;
+            // The server does not say whether there was one.
+            return if as_json { print_json(&json!({ "id": id, "held": Value::Null })) } else { Ok(()) };
+        }
+    };
+    let had = lock.unlock(&id, None, &shared.actor(why)).await?;
     if as_json {
         print_json(&json!({ "id": id, "held": had }))?;
     } else if !had {
@@ -173,8 +188,8 @@ pub(super) async fn unlock(paths: &Paths, args: &EtcdArgs, id: Option<String>, w
 }
 
 pub(super) async fn set_max(paths: &Paths, args: &EtcdArgs, max: u32, as_json: bool) -> anyhow::Result<()> {
-    let (lock, identity) = open(paths, args)?;
-    let old = lock.set_max(max, &actor(&identity, "set by hand")).await?;
+    let shared = Shared::open(paths, args)?;
+    let old = shared.etcd()?.set_max(max, &shared.actor("set by hand")).await?;
     if as_json {
         return print_json(&json!({ "old": old, "max": max }));
     }
@@ -183,7 +198,8 @@ pub(super) async fn set_max(paths: &Paths, args: &EtcdArgs, max: u32, as_json: b
 }
 
 pub(super) async fn quarantine(paths: &Paths, args: &EtcdArgs, command: Quarantine, as_json: bool) -> anyhow::Result<()> {
-    let (lock, identity) = open(paths, args)?;
+    let shared = Shared::open(paths, args)?;
+    let lock = shared.etcd()?;
     match command {
         Quarantine::List => {
             let all = lock.quarantines().await?;
@@ -203,7 +219,7 @@ pub(super) async fn quarantine(paths: &Paths, args: &EtcdArgs, command: Quaranti
             Ok(())
         }
         Quarantine::Clear { version, why } => {
-            if !lock.clear_quarantine(&version, &actor(&identity, &why)).await? {
+            if !lock.clear_quarantine(&version, &shared.actor(&why)).await? {
                 bail!("version {version} is not quarantined: `locksmithctl quarantine list` shows what is");
             }
             if as_json { print_json(&json!({ "cleared": version })) } else { Ok(()) }
@@ -212,14 +228,12 @@ pub(super) async fn quarantine(paths: &Paths, args: &EtcdArgs, command: Quaranti
 }
 
 pub(super) async fn audit(paths: &Paths, args: &EtcdArgs, as_json: bool) -> anyhow::Result<()> {
-    let (lock, _) = open(paths, args)?;
-    let all = lock.audit().await?;
+    let all = Shared::open(paths, args)?.etcd()?.audit().await?;
     if as_json {
         return print_json(&all);
     }
     for record in all {
         let act = serde_json::to_value(record.act).ok().and_then(|act| act.as_str().map(str::to_owned)).unwrap_or_default();
-        let clean = reboot_rules::inhibitors::clean;
         println!(
             "{}  {act:<16} {}  on {} by {}: {}",
             show_time(record.time),

@@ -4,7 +4,7 @@ use reboot_rules::file::write_whole;
 use reboot_rules::scheduled::Scheduled;
 
 use super::{Daemon, say};
-use crate::fleet_lock_server::Server;
+use crate::fleet_lock_server::{self, Server};
 use crate::machine::Step;
 
 impl Daemon {
@@ -28,8 +28,7 @@ impl Daemon {
             say(lost);
         }
         (status.kept, status.lost) = (news.kept, news.lost);
-        status.warnings.retain(|line| !line.starts_with("fleet_lock_server:"));
-        status.warnings.extend(self.server.as_ref().and_then(Server::trouble));
+        status.warn(fleet_lock_server::SETTING, self.server.as_ref().and_then(Server::trouble));
         status.quarantined.clone_from(&news.quarantined);
         status.scheduled = Scheduled::read(&self.paths.scheduled());
         status.settings_problems = problems;
