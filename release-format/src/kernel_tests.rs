@@ -3,15 +3,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::patch_apply::unzstd;
 
-fn noise(seed: u32, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(2_654_435_761) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        (state >> 8) as u8
-    };
-    (0..len).map(|_| next()).collect()
+fn noise(seed: u8, len: usize) -> Vec<u8> {
+    (0_u32..).flat_map(|number| *Digest::of(&[&[seed], &number.to_le_bytes()[..]].concat()).as_bytes()).take(len).collect()
 }
 
 /// Two kernels with much in common, and the patch between them, whose one piece has the old contents as its prefix.

@@ -73,6 +73,11 @@ impl Extent {
         self.first_chunk..self.first_chunk.saturating_add(self.chunk_count())
     }
 
+    /// Its bytes, chunk by chunk.
+    pub fn pieces<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = (u32, &'a [u8])> {
+        self.numbers().zip(bytes.chunks(usize::try_from(CHUNK).unwrap_or(usize::MAX)))
+    }
+
     /// Whether it is the kernel of a UKI.
     #[must_use]
     pub fn is_kernel(&self) -> bool {
@@ -147,16 +152,8 @@ impl ContentMap {
     /// When they are not.
     pub fn expect_kernel(&self, section: &[u8]) -> Result<(), FormatError> {
         let kernel = self.kernel().filter(|kernel| kernel.len == section.len() as u64).ok_or(FormatError::KernelResult)?;
-        let mut rest = section;
-        for number in kernel.numbers() {
-            let chunk = self.chunk(number).ok_or(FormatError::NoChunk(number))?;
-            let (bytes, later) = rest.split_at_checked(chunk.len as usize).ok_or(FormatError::KernelResult)?;
-            if Digest::of(bytes) != chunk.digest {
-                return Err(FormatError::ChunkDigest { chunk: number });
-            }
-            rest = later;
-        }
-        Ok(())
+        let wrong = |(number, bytes): &(u32, &[u8])| self.chunk(*number).is_none_or(|chunk| Digest::of(bytes) != chunk.digest);
+        kernel.pieces(section).find(wrong).map_or(Ok(()), |(chunk, _)| Err(FormatError::ChunkDigest { chunk }))
     }
 
     /// The kernel of the UKI.

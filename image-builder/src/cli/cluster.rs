@@ -16,9 +16,9 @@ use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::report::Report;
-use super::run::{SshKey, accelerator, boot_line, image_of, overlay};
+use super::run::{SshKey, accelerator, boot_line, image_of, machine_in, overlay};
 use crate::progress::{Event, Phase, Progress};
-use crate::qemu::{Accelerator, Disk, DiskFormat, Host, Machine, Nic, Seed};
+use crate::qemu::{Accelerator, Host, Machine, Nic, Seed};
 use plan::{CLIENT, HEALTH, Members, Plan, Tls, address, mac, name, together};
 
 /// Arguments of `garboard cluster`.
@@ -194,25 +194,14 @@ impl Cluster<'_> {
 
     fn machine(&self, number: u8, place: &Path, forward: Vec<(u16, u16)>) -> Result<Machine> {
         let disk = overlay(&place.join("disk.qcow2"), self.args.disk, self.image)?;
-        let vars = place.join("firmware-vars.fd");
-        fs::copy(&self.host.firmware_vars, &vars).context("cannot copy the firmware's variables")?;
-        let seed = place.join("cidata.img");
         let part = self.plan.user_data(number);
         let user_data = self.own.as_ref().map_or_else(|| part.clone(), |own| together(own, &part)).into_bytes();
         let instance_id = format!("garboard-cluster-{number}");
-        Seed { instance_id, hostname: None, ssh_keys: self.key.public.clone(), user_data }.write(&seed)?;
-        Ok(Machine {
-            memory_mib: self.args.memory,
-            cpus: self.args.cpus,
-            accelerator: self.accelerator,
-            disks: vec![disk, Disk { path: seed, format: DiskFormat::Raw, read_only: true }],
-            firmware_vars: vars,
-            nics: vec![Nic::User { forward }, Nic::Segment { port: self.segment, mac: mac(number) }],
-            fw_cfg: Vec::new(),
-            serial: format!("file:{}", place.join("console.log").display()),
-            qmp: Some(place.join("qmp.sock")),
-            extra: Vec::new(),
-        })
+        let seed = Seed { instance_id, hostname: None, ssh_keys: self.key.public.clone(), user_data };
+        let size = (self.args.memory, self.args.cpus);
+        let mut machine = machine_in(place, self.host, self.accelerator, size, disk, &seed)?;
+        machine.nics.extend([Nic::User { forward }, Nic::Segment { port: self.segment, mac: mac(number) }]);
+        Ok(machine)
     }
 
     /// Tells the cluster of the machine that comes next, by way of the first.

@@ -94,26 +94,45 @@ pub(super) fn image_of(target: &Path, report: &Report) -> Result<PathBuf> {
 
 fn machine(args: &RunArgs, host: &Host, image: &Path, directory: &Path, key: &SshKey, port: u16) -> Result<Machine> {
     let disk = overlay(&args.state.clone().unwrap_or_else(|| directory.join("disk.qcow2")), args.disk, image)?;
-    let vars = directory.join("firmware-vars.fd");
-    fs::copy(&host.firmware_vars, &vars).context("cannot copy the firmware's variables")?;
     let user_data = match &args.cloud_config {
         Some(path) => fs::read(path).with_context(|| format!("cannot read {}", path.display()))?,
         None => b"#cloud-config\n".to_vec(),
     };
-    let seed = directory.join("cidata.img");
-    Seed { instance_id: "garboard-run".to_owned(), hostname: None, ssh_keys: key.public.clone(), user_data }.write(&seed)?;
+    let seed = Seed { instance_id: "garboard-run".to_owned(), hostname: None, ssh_keys: key.public.clone(), user_data };
     let mut forward = vec![(port, 22)];
     forward.extend(&args.forward);
-    let serial = if args.detach { format!("file:{}", directory.join("console.log").display()) } else { "mon:stdio".to_owned() };
+    let size = (args.memory, args.cpus);
+    let mut machine = machine_in(directory, host, accelerator(host, image, directory)?, size, disk, &seed)?;
+    machine.nics.push(Nic::User { forward });
+    if !args.detach {
+        "mon:stdio".clone_into(&mut machine.serial);
+    }
+    Ok(machine)
+}
+
+/// A machine that keeps all but its first disk in a directory: its copy of the firmware's variables, its seed, its console and its monitor. It
+/// has no network yet; `memory` is in MiB.
+pub(super) fn machine_in(
+    directory: &Path,
+    host: &Host,
+    accelerator: Accelerator,
+    (memory, cpus): (u32, u32),
+    disk: Disk,
+    seed: &Seed,
+) -> Result<Machine> {
+    let firmware_vars = directory.join("firmware-vars.fd");
+    fs::copy(&host.firmware_vars, &firmware_vars).context("cannot copy the firmware's variables")?;
+    let path = directory.join("cidata.img");
+    seed.write(&path)?;
     Ok(Machine {
-        memory_mib: args.memory,
-        cpus: args.cpus,
-        accelerator: accelerator(host, image, directory)?,
-        disks: vec![disk, Disk { path: seed, format: DiskFormat::Raw, read_only: true }],
-        firmware_vars: vars,
-        nics: vec![Nic::User { forward }],
+        memory_mib: memory,
+        cpus,
+        accelerator,
+        disks: vec![disk, Disk { path, format: DiskFormat::Raw, read_only: true }],
+        firmware_vars,
+        nics: Vec::new(),
         fw_cfg: Vec::new(),
-        serial,
+        serial: format!("file:{}", directory.join("console.log").display()),
         qmp: Some(directory.join("qmp.sock")),
         extra: Vec::new(),
     })

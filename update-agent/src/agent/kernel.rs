@@ -4,12 +4,26 @@ use release_format::{ContentMap, ObjectKind, ObjectRef, Part, kernel};
 
 use super::{Agent, AgentError};
 use crate::download::{LocalSource, RebuiltKernel};
-use crate::fetch::Source;
+use crate::fetch::{FetchError, Source};
 
 /// A kernel patch that is larger is not taken: it would not fit the agent's memory.
 const MAX_PATCH: u64 = 12 << 20;
 /// What has to be available besides, so that nobody else is short of memory meanwhile.
 const SPARE: u64 = 256 << 20;
+
+/// Why the kernel was not rebuilt.
+enum NotRebuilt {
+    /// It may be later.
+    Later(FetchError),
+    /// The patch pack has to make it.
+    Plainly(String),
+}
+
+impl From<String> for NotRebuilt {
+    fn from(why: String) -> Self {
+        Self::Plainly(why)
+    }
+}
 
 impl Agent {
     /// Rebuilds the kernel, if there is the memory for it. Whatever goes wrong, the plain way is in the patch pack; the log says why.
@@ -23,45 +37,43 @@ impl Agent {
         maps: (&ContentMap, &ContentMap),
         local: &dyn LocalSource,
     ) -> Result<RebuiltKernel, AgentError> {
-        let plainly = |why: &str| {
-            eprintln!("update-agent: the kernel comes without its kernel patch: {why}");
-        };
-        let mut rebuilt = RebuiltKernel::default();
-        let (have, need) = (self.kernels.available() >> 20, (kernel::MEMORY + SPARE) >> 20);
-        if have < need {
-            plainly(&format!("that takes {need} MiB of memory, and {have} MiB are available"));
-            return Ok(rebuilt);
-        }
-        let Some(old) = maps.0.kernel().filter(|_| patch.size <= MAX_PATCH) else {
-            plainly("it is too large, or this version has no kernel");
-            return Ok(rebuilt);
-        };
-        let mut section = vec![0; usize::try_from(old.len).unwrap_or(0)];
-        if let Err(error) = local.read(Part::Uki, old.offset, &mut section) {
-            plainly(&format!("the running version's kernel cannot be read: {error}"));
-            return Ok(rebuilt);
-        }
-        let bytes = match source.get(&patch.path(ObjectKind::Kernel), patch.size).await {
-            Ok(bytes) => bytes,
-            Err(error) if error.is_passing() => return Err(error.into()),
-            Err(error) => {
-                plainly(&error.to_string());
-                return Ok(rebuilt);
+        let mut received = 0;
+        let section = match self.rebuild_kernel(source, patch, maps, local, &mut received).await {
+            Ok(section) => Some(section),
+            Err(NotRebuilt::Later(error)) => return Err(error.into()),
+            Err(NotRebuilt::Plainly(why)) => {
+                eprintln!("update-agent: the kernel comes without its kernel patch: {why}");
+                None
             }
         };
-        rebuilt.received = bytes.len() as u64;
-        if let Err(error) = patch.verify(&bytes) {
-            plainly(&error.to_string());
-            return Ok(rebuilt);
+        Ok(RebuiltKernel { section, received })
+    }
+
+    async fn rebuild_kernel(
+        &self,
+        source: &Source,
+        patch: &ObjectRef,
+        (running, wanted): (&ContentMap, &ContentMap),
+        local: &dyn LocalSource,
+        received: &mut u64,
+    ) -> Result<Vec<u8>, NotRebuilt> {
+        let (have, need) = (self.kernels.available() >> 20, (kernel::MEMORY + SPARE) >> 20);
+        if have < need {
+            return Err(format!("that takes {need} MiB of memory, and {have} MiB are available").into());
         }
+        let old = running.kernel().filter(|_| patch.size <= MAX_PATCH);
+        let old = old.ok_or_else(|| "it is too large, or this version has no kernel".to_owned())?;
+        let mut section = vec![0; usize::try_from(old.len).unwrap_or(0)];
+        local.read(Part::Uki, old.offset, &mut section).map_err(|error| format!("the running version's kernel cannot be read: {error}"))?;
+        let bytes = source
+            .get(&patch.path(ObjectKind::Kernel), patch.size)
+            .await
+            .map_err(|error| if error.is_passing() { NotRebuilt::Later(error) } else { NotRebuilt::Plainly(error.to_string()) })?;
+        *received = bytes.len() as u64;
+        patch.verify(&bytes).map_err(|error| error.to_string())?;
         eprintln!("update-agent: the kernel is rebuilt from that of the running version, which may take minutes");
-        match self.kernels.rebuild(&section, &bytes).await {
-            Ok(section) => match maps.1.expect_kernel(&section) {
-                Ok(()) => rebuilt.section = Some(section),
-                Err(error) => plainly(&error.to_string()),
-            },
-            Err(why) => plainly(&why),
-        }
-        Ok(rebuilt)
+        let made = self.kernels.rebuild(&section, &bytes).await?;
+        wanted.expect_kernel(&made).map_err(|error| error.to_string())?;
+        Ok(made)
     }
 }

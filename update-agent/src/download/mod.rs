@@ -213,12 +213,8 @@ impl Download {
         let Some(kernel) = self.kernel.take() else { return Ok(()) };
         position.fetched += kernel.received;
         if let (Some(section), Some(extent)) = (&kernel.section, self.map.kernel()) {
-            let mut rest = section.as_slice();
-            for number in extent.numbers() {
-                let len = self.map.chunk(number).map_or(0, |chunk| chunk.len as usize);
-                let (bytes, later) = rest.split_at_checked(len).ok_or(FormatError::KernelResult)?;
+            for (number, bytes) in extent.pieces(section) {
                 sink.write(&decoder.put(&self.map, number, bytes)?)?;
-                rest = later;
             }
         }
         position.kernel = Some(kernel.section.is_some());
