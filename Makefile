@@ -34,7 +34,7 @@ lint:
 # The command, with the programs that it puts into images beside it, its manual pages and completions. DESTDIR is for packagers.
 install: programs
 	install -d $(DESTDIR)$(PREFIX)/lib/garboard $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
-	install -m 755 $(BIN)/garboard $(BIN)/init $(BIN)/cloud-config $(BIN)/update-agent $(DESTDIR)$(PREFIX)/lib/garboard
+	install -m 755 $(BIN)/garboard $(BIN)/init $(BIN)/host-programs $(DESTDIR)$(PREFIX)/lib/garboard
 	ln -sfn ../lib/garboard/garboard $(DESTDIR)$(PREFIX)/bin/garboard
 	$(BIN)/garboard man $(DESTDIR)$(PREFIX)/share/man/man1
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d

@@ -12,6 +12,7 @@
 pub mod accounts;
 pub mod apply;
 pub mod boot;
+pub mod cli;
 pub mod config;
 pub mod diagnostics;
 pub mod merge;

@@ -47,14 +47,14 @@ fn text(path: &Path) -> &str {
 fn copy_of_everything(recipe: &str) -> TempDir {
     let place = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
     let at = |name: &str| place.path().join(name);
-    for directory in ["", "init", "cloud-config", "update-agent"] {
+    for directory in ["", "init", "cloud-config", "update-agent", "reboot-locksmith"] {
         fs::create_dir_all(at("checkout").join(directory)).unwrap();
     }
-    for directory in ["recipes", "init/units", "cloud-config/units", "update-agent/units"] {
+    for directory in ["recipes", "init/units", "cloud-config/units", "update-agent/units", "reboot-locksmith/units"] {
         run("cp", &["-r", text(&repository().join(directory)), text(&at("checkout").join(directory))]);
     }
     fs::create_dir(at("bin")).unwrap();
-    for program in ["garboard", "init", "cloud-config", "update-agent"] {
+    for program in ["garboard", "init", "host-programs"] {
         fs::copy(variable("GARBOARD_PROGRAMS").join(program), at("bin").join(program)).unwrap();
     }
     fs::copy(std::env::current_exe().unwrap(), at("bin/confine")).unwrap();

@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, clippy::expect_used))]
 
 pub mod agent;
+pub mod cli;
 pub mod commit;
 pub mod daemon;
 pub mod download;

@@ -1,5 +1,5 @@
-//! Our own programs of the host: static binaries that were built together with this one. The further names under which
-//! `init` is found (`systemctl` and the rest) are links of the recipe.
+//! Our own programs of the host: static binaries that were built together with this one. The names under which
+//! people find them (`systemctl`, `update-agent` and the rest) are links of the recipe.
 
 use std::fs;
 use std::io;
@@ -16,11 +16,8 @@ struct Program {
     path: &'static str,
 }
 
-const PROGRAMS: [Program; 3] = [
-    Program { name: "init", path: "usr/lib/garboard/init" },
-    Program { name: "cloud-config", path: "usr/bin/cloud-config" },
-    Program { name: "update-agent", path: "usr/bin/update-agent" },
-];
+const PROGRAMS: [Program; 2] =
+    [Program { name: "init", path: "usr/lib/garboard/init" }, Program { name: "host-programs", path: "usr/lib/garboard/host-programs" }];
 
 /// Why a program cannot be put into the image.
 #[derive(Debug, Error)]

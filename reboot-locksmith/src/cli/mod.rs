@@ -176,9 +176,17 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build().context("cannot start")
 }
 
-/// `reboot-locksmith daemon`.
+/// `reboot-locksmith`, which is `reboot-locksmith daemon`; the first word is the program's name.
 #[must_use]
-pub fn daemon() -> ExitCode {
+pub fn main(args: &[String]) -> ExitCode {
+    if args.get(1).is_some_and(|word| word == "daemon") {
+        return daemon();
+    }
+    eprintln!("usage: reboot-locksmith daemon\nFor people there are locksmithctl and systemd-inhibit: see their --help.");
+    ExitCode::from(2)
+}
+
+fn daemon() -> ExitCode {
     let run = || {
         runtime()?.block_on(async {
             let daemon = Daemon::new(Paths::default(), Box::new(connect::connect)).await.map_err(|why| anyhow!(why))?;

@@ -1,16 +1,16 @@
-//! The program `cloud-config`: validate, render, apply and status, and the final stage that its unit calls.
+//! The command `cloud-config`: validate, render, apply and status, and the final stage that its unit calls.
 //!
 //! Exit codes: 0 done, 1 something was wrong (everything valid was applied all the same), 2 bad usage.
 
+use crate::apply::{Host, Outcome};
+use crate::boot;
+use crate::diagnostics::Diagnostics;
+use crate::pipeline::{Understood, understand};
+use crate::plan::{self, Facts};
+use crate::source::Detected;
+use crate::status::Record;
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use cloud_config::apply::{Host, Outcome};
-use cloud_config::boot;
-use cloud_config::diagnostics::Diagnostics;
-use cloud_config::pipeline::{Understood, understand};
-use cloud_config::plan::{self, Facts};
-use cloud_config::source::Detected;
-use cloud_config::status::Record;
 use serde_json::json;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -69,7 +69,9 @@ enum Command {
     RunScripts,
 }
 
-fn main() -> ExitCode {
+/// `cloud-config`, with the words that it was called with.
+#[must_use]
+pub fn main() -> ExitCode {
     match run(Args::parse().command) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -132,7 +134,7 @@ fn render(file: Option<PathBuf>, root: &Path, json: bool) -> Result<bool> {
         }
         None => {
             let detected = Detected::gather(root);
-            let sources = cloud_config::source::all();
+            let sources = crate::source::all();
             let Some(source) = sources.iter().find(|s| s.is_present(&detected)) else {
                 eprintln!("cloud-config: no source found on this host; name a file with --file");
                 return Ok(false);

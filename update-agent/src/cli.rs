@@ -3,17 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::agent::{Agent, Paths, system_clock};
+use crate::daemon::{self, Reply, Request};
+use crate::esp::mounted::MountedEsp;
+use crate::etcd::HostEtcd;
+use crate::host::{Host, HostDisk};
+use crate::kernel::{self, HostKernels};
+use crate::settings::Settings;
+use crate::state::State;
+use crate::status::{AgentState, Status};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use update_agent::agent::{Agent, Paths, system_clock};
-use update_agent::daemon::{self, Reply, Request};
-use update_agent::esp::mounted::MountedEsp;
-use update_agent::etcd::HostEtcd;
-use update_agent::host::{Host, HostDisk};
-use update_agent::kernel::{self, HostKernels};
-use update_agent::settings::Settings;
-use update_agent::state::State;
-use update_agent::status::{AgentState, Status};
 
 const SETTINGS: &str = "/var/lib/cloud-config/settings.json";
 const STATE: &str = "/media/state/garboard/update";
@@ -85,7 +85,9 @@ enum Command {
     },
 }
 
-fn main() -> ExitCode {
+/// `update-agent`, with the words that it was called with.
+#[must_use]
+pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build();
     let result = runtime.context("cannot start").and_then(|runtime| runtime.block_on(run(cli)));
