@@ -54,6 +54,13 @@ pub enum Event {
         /// Bytes more.
         bytes: u64,
     },
+    /// Something within the running phase is done.
+    Step {
+        /// Which phase.
+        phase: Phase,
+        /// One line.
+        text: String,
+    },
     /// A phase ended; `summary` is short enough for one line.
     End {
         /// Which.

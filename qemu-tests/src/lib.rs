@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod console;
+mod fleet;
 mod guest;
 mod patience;
 mod qmp;
@@ -15,6 +16,7 @@ mod web;
 pub mod write_log;
 
 pub use console::{Console, Trouble};
+pub use fleet::{Fleet, Node, Writer, Written};
 pub use guest::{Guest, Setup};
 pub use shop::Shop;
 pub use ssh::Reply;

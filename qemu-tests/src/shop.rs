@@ -42,10 +42,7 @@ impl Shop {
     /// Runs `garboard`.
     #[allow(clippy::missing_panics_doc)]
     pub fn garboard(&self, args: &[&str]) {
-        // Tests lie in target/.../debug/deps, programs beside that directory.
-        let own = std::env::current_exe().expect("this test's own path");
-        let program = own.ancestors().nth(2).expect("a directory of programs").join("garboard");
-        let output = Command::new(&program).args(args).output().expect("garboard, built with these tests");
+        let output = Command::new(program()).args(args).output().expect("garboard, built with these tests");
         assert!(output.status.success(), "garboard {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
@@ -86,4 +83,10 @@ impl Shop {
         let _ = self.build(version, lines);
         self.publish(version);
     }
+}
+
+/// The program `garboard`. Tests lie in target/.../debug/deps, programs beside that directory.
+pub(crate) fn program() -> PathBuf {
+    let own = std::env::current_exe().expect("this test's own path");
+    own.ancestors().nth(2).expect("a directory of programs").join("garboard")
 }

@@ -426,6 +426,26 @@ impl RebootLock {
         self.store.watch(&store::Keys::Prefix(self.keys.lock()), revision.saturating_add(1)).await
     }
 
+    /// Ends when a version is quarantined, with the refusal that says so. For who waits in the queue, which looks again only when its turn comes.
+    pub async fn until_quarantined(&self, version: &str) -> LockError {
+        let key = store::Keys::One(self.keys.quarantine(version));
+        let mut outages = Backoff::outages();
+        loop {
+            let look = async {
+                let page = self.store.range(&key, 1).await?;
+                if let Some(entry) = page.entries.first() {
+                    return Ok(Some(Quarantine::decode(version, &entry.value).refusal()));
+                }
+                self.store.watch(&key, page.revision.saturating_add(1)).await?.next().await.map(|_| None)
+            };
+            match look.await {
+                Ok(Some(refusal)) => return refusal,
+                Ok(None) => outages.reset(),
+                Err::<_, StoreError>(_) => tokio::time::sleep(outages.wait()).await,
+            }
+        }
+    }
+
     /// Tells when quarantines change after `revision`.
     ///
     /// # Errors

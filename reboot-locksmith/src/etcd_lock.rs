@@ -21,6 +21,9 @@ use crate::policy::LockFact;
 /// How the audit trail calls us.
 pub const BY: &str = "reboot-locksmith";
 
+/// How often giving back is tried while etcd is away.
+const AGAIN: Duration = Duration::from_secs(2);
+
 /// The lock.
 pub struct EtcdLock {
     lock: RebootLock,
@@ -135,8 +138,24 @@ impl Lock for EtcdLock {
                 Progress::Trouble(error) => LockFact::Down { since: system_clock(), why: error.to_string() },
             });
         };
-        let held = self.lock.acquire(&wanted, &self.actor(&claim.reason), &progress).await;
-        held.map(|held| Some(held.holder.fence)).map_err(|error| refusal(&error))
+        let actor = self.actor(&claim.reason);
+        let quarantined = async {
+            match &claim.version {
+                Some(version) => self.lock.until_quarantined(version).await,
+                None => std::future::pending().await,
+            }
+        };
+        // Who waits behind others would hear of a quarantine only when its turn comes, and could not say why it waits.
+        tokio::select! {
+            held = self.lock.acquire(&wanted, &actor, &progress) => held.map(|held| Some(held.holder.fence)).map_err(|error| refusal(&error)),
+            error = quarantined => {
+                // The lock may just have been got.
+                while self.give_back(&error.to_string()).await.is_err() {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                Err(refusal(&error))
+            }
+        }
     }
 
     async fn confirm(&self, claim: &Claim, fence: Option<u64>) -> Result<(), Refusal> {
@@ -235,6 +254,22 @@ mod tests {
         other.give_back("enough").await.unwrap();
         // The host itself reuses it for the newer one.
         assert!(old.acquire(&next, &|_| {}).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_waits_behind_others_hears_of_a_quarantine() {
+        let store = Arc::new(Memory::default());
+        let (first, second) = (host(&store, "a", "one", "1.0"), Arc::new(host(&store, "b", "x", "1.0")));
+        first.acquire(&claim(), &|_| {}).await.unwrap();
+        let waits = Arc::clone(&second);
+        let waiting = tokio::spawn(async move { waits.acquire(&claim(), &|_| {}).await });
+        while second.lock.waiting().await.unwrap() == 0 {
+            tokio::task::yield_now().await;
+        }
+        first.quarantine("1.1", "docker is failed").await.unwrap();
+        let refused = waiting.await.unwrap();
+        assert!(matches!(&refused, Err(Refusal::Quarantined(why)) if why.contains("docker is failed")), "{refused:?}");
+        assert_eq!(second.lock.waiting().await.unwrap(), 0, "its place is gone");
     }
 
     #[tokio::test]

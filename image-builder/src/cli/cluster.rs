@@ -29,7 +29,8 @@ pub struct ClusterArgs {
     /// How many machines
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
     nodes: u8,
-    /// User data for all machines, beside their part in the cluster (which has the keys `coreos` and `garboard`)
+    /// User data for all machines, beside their part in the cluster (which has the keys `hostname` and `coreos`, and `write_files` with
+    /// certificates: those count then, and not the file's)
     #[arg(long, value_name = "FILE")]
     cloud_config: Option<PathBuf>,
     /// Members find each other by the SRV records of this domain, which the machines' DNS has to know; else each is told of all
@@ -247,7 +248,7 @@ impl Cluster<'_> {
                 if !*up && let Some(line) = boot_line(&node.console).with_context(|| node.name.clone())? {
                     *up = true;
                     let seconds = started.elapsed().as_secs_f64();
-                    report.event(Event::Warning { text: format!("{} is up after {seconds:.1} s: {line}", node.name) });
+                    report.event(Event::Step { phase: Phase::Run, text: format!("{} is up after {seconds:.1} s: {line}", node.name) });
                 }
                 *healthy = *healthy || *up && etcd_is_healthy(node.health_port);
             }

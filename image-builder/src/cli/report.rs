@@ -47,6 +47,7 @@ pub struct Report {
 #[serde(tag = "event", rename_all = "lowercase")]
 enum JsonEvent {
     Begin { phase: String, total_bytes: Option<u64> },
+    Step { phase: String, text: String },
     End { phase: String, summary: String },
     Warning { text: String },
 }
@@ -94,10 +95,15 @@ impl Report {
                 self.replace_bar(None);
                 eprintln!("{:>8}  {summary}", phase.to_string());
             }
-            Event::Warning { text } => match &*self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
-                Some(bar) => bar.println(format!(" warning  {text}")),
-                None => eprintln!(" warning  {text}"),
-            },
+            Event::Step { phase, text } => self.above_bar(&format!("{:>8}  {text}", phase.to_string())),
+            Event::Warning { text } => self.above_bar(&format!(" warning  {text}")),
+        }
+    }
+
+    fn above_bar(&self, line: &str) {
+        match &*self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            Some(bar) => bar.println(line),
+            None => eprintln!("{line}"),
         }
     }
 }
@@ -106,9 +112,10 @@ impl Progress for Report {
     fn event(&self, event: Event) {
         match (self.style, event) {
             (Style::Bars, event) => self.bars(event),
-            (Style::Plain, Event::End { phase, summary }) => eprintln!("{phase}: {summary}"),
+            (Style::Plain, Event::End { phase, summary: text } | Event::Step { phase, text }) => eprintln!("{phase}: {text}"),
             (Style::Plain, Event::Warning { text }) => eprintln!("warning: {text}"),
             (Style::Json, Event::Begin { phase, total }) => print_json(&JsonEvent::Begin { phase: phase.to_string(), total_bytes: total }),
+            (Style::Json, Event::Step { phase, text }) => print_json(&JsonEvent::Step { phase: phase.to_string(), text }),
             (Style::Json, Event::End { phase, summary }) => print_json(&JsonEvent::End { phase: phase.to_string(), summary }),
             (Style::Json, Event::Warning { text }) => print_json(&JsonEvent::Warning { text }),
             (Style::Plain | Style::Json | Style::Quiet, _) => {}

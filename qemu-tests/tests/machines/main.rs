@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod cloud_config;
+mod cluster;
 mod docker;
+mod reboots;
 mod tiny;
 mod units;
 mod update;

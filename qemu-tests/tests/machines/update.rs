@@ -12,7 +12,7 @@ use release_format::{Digest, Kernel, KernelPatch, Operation, Piece, Recipe};
 use qemu_tests::{Guest, Setup, Shop, Web};
 
 /// Makes the unit `bad.service`, which every boot wants to be healthy.
-fn with_unit(command: &str) -> String {
+pub(crate) fn with_unit(command: &str) -> String {
     format!(
         "[units]\nenable = [\"bad.service\"]\n[[file]]\npath = \"/usr/lib/systemd/system/bad.service\"\ncontent = \"\"\"\n\
          [Unit]\nDescription=Bad\nX-Health=required\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart={command}\n\

@@ -5,6 +5,7 @@
 mod basics;
 mod faults;
 mod lab;
+mod many;
 mod members;
 mod secured;
 

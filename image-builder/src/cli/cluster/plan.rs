@@ -121,20 +121,21 @@ impl Plan {
     pub fn user_data(&self, node: u8) -> String {
         let network = format!("[Match]\nMACAddress={}\n[Network]\nAddress={}/24\n", mac(node), address(node));
         let endpoints: Vec<String> = (1..=self.nodes).map(|node| self.client_url(node)).collect();
-        let mut reboot = json!({ "endpoints": endpoints });
+        // CoreOS's keys, so that `garboard` is whole in the hands of who brings user data of his own.
+        let mut locksmith = json!({ "endpoint": endpoints.join(",") });
         let mut all = json!({
             "hostname": name(node),
             "coreos": { "etcd2": self.etcd(node), "units": [{ "name": "10-cluster.network", "content": network }] },
         });
         if let Some(tls) = &self.tls {
-            for (key, file) in [("ca_file", "ca"), ("cert_file", "cert"), ("key_file", "key")] {
-                reboot[key] = format!("{FILES}/{file}.pem").into();
+            for (key, file) in [("etcd_cafile", "ca"), ("etcd_certfile", "cert"), ("etcd_keyfile", "key")] {
+                locksmith[key] = format!("{FILES}/{file}.pem").into();
             }
             let file = |name: &str, content: &str, mode: &str| json!({ "path": format!("{FILES}/{name}.pem"), "content": content, "permissions": mode, "owner": "etcd:etcd" });
             all["write_files"] =
                 json!([file("ca", &tls.ca, "0644"), file("cert", &tls.certificate, "0644"), file("key", &tls.key, "0600")]);
         }
-        all["garboard"] = json!({ "reboot": reboot });
+        all["coreos"]["locksmith"] = locksmith;
         format!("#cloud-config\n{all:#}\n")
     }
 }
@@ -172,9 +173,9 @@ mod tests {
         assert_eq!(told["hostname"], "node2");
         let network = told["coreos"]["units"][0]["content"].as_str().unwrap();
         assert_eq!(network, "[Match]\nMACAddress=52:54:00:99:00:02\n[Network]\nAddress=10.99.0.12/24\n");
-        let endpoints = json!(["http://10.99.0.11:2379", "http://10.99.0.12:2379", "http://10.99.0.13:2379"]);
-        assert_eq!(told["garboard"]["reboot"], json!({ "endpoints": endpoints }));
-        assert!(told.get("write_files").is_none() && etcd.get("cert_file").is_none());
+        let endpoint = "http://10.99.0.11:2379,http://10.99.0.12:2379,http://10.99.0.13:2379";
+        assert_eq!(told["coreos"]["locksmith"], json!({ "endpoint": endpoint }));
+        assert!(told.get("garboard").is_none() && told.get("write_files").is_none() && etcd.get("cert_file").is_none());
     }
 
     #[test]
@@ -213,7 +214,7 @@ mod tests {
             assert_eq!(etcd[key], "/etc/ssl/etcd/cert.pem");
         }
         assert_eq!((&etcd["client_cert_auth"], &etcd["peer_client_cert_auth"]), (&json!("true"), &json!("true")));
-        assert_eq!(told["garboard"]["reboot"]["ca_file"], "/etc/ssl/etcd/ca.pem");
+        assert_eq!(told["coreos"]["locksmith"]["etcd_cafile"], "/etc/ssl/etcd/ca.pem");
         let key = &told["write_files"][2];
         assert_eq!((&key["permissions"], &key["content"]), (&json!("0600"), &json!("-----K: \"x\"-----\n")));
         assert!(plan.etcdctl().join(" ").contains("--endpoints=https://127.0.0.1:2379 --cacert=/etc/ssl/etcd/ca.pem"));

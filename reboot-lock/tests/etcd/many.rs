@@ -1,0 +1,122 @@
+//! Thousands of hosts that all want one group's lock at once, against one real etcd. Prints the figures of docs/benchmarks.md.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use reboot_lock::Options;
+use reboot_lock::store::Store;
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use super::lab::{Lab, address};
+use super::{actor, claim, history, lock, run};
+
+const MAX: u32 = 100;
+/// How long a host is away: seconds where real ones take minutes, so that locks come and go faster than they ever would.
+const AWAY: std::ops::Range<u64> = 2000..4000;
+
+/// Requests that etcd has answered since it started, streams included, by its own count.
+fn requests() -> u64 {
+    let mut stream = TcpStream::connect((address(0), 2379)).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let counts = text.lines().filter(|line| line.starts_with("grpc_server_started_total"));
+    counts.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).sum()
+}
+
+/// What one fleet did.
+struct Outcome {
+    /// From the call that gives a lock back to the next host that has it.
+    waits: Vec<Duration>,
+    requests: u64,
+    took: Duration,
+}
+
+impl Outcome {
+    fn wait(&self, percent: usize) -> u128 {
+        self.waits[(self.waits.len() - 1) * percent / 100].as_millis()
+    }
+}
+
+async fn fleet(lab: &Lab, hosts: u32) -> Outcome {
+    let store: Arc<dyn Store> = Arc::new(lab.etcd());
+    let options = Options::default();
+    lock(&store, options.clone()).set_max(MAX, &actor()).await.unwrap();
+    let before = requests();
+    let begun = Instant::now();
+    let (given_back, got) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+    let mut tasks = Vec::new();
+    for number in 0..hosts {
+        let own: Arc<dyn Store> = Arc::new(lab.etcd());
+        let (lock, given_back, got) = (lock(&own, options.clone()), Arc::clone(&given_back), Arc::clone(&got));
+        let away = AWAY.start + u64::from(number) * 7919 % (AWAY.end - AWAY.start);
+        tasks.push(tokio::spawn(async move {
+            let id = format!("h{number}");
+            lock.settle(&id, &actor()).await.unwrap();
+            let held = lock.acquire(&claim(&id), &actor(), &|_| {}).await.unwrap();
+            got.lock().unwrap().push(Instant::now());
+            tokio::time::sleep(Duration::from_millis(away)).await;
+            given_back.lock().unwrap().push(Instant::now());
+            assert!(lock.unlock(&id, Some(held.holder.fence), &actor()).await.unwrap(), "{id}");
+        }));
+        // As an update reaches them: not all in the same millisecond.
+        if number % 20 == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let took = begun.elapsed();
+    let requests = requests() - before;
+    let last = lock(&store, options).status().await.unwrap().semaphore;
+    assert!(last.holders.is_empty());
+    // etcd's own word for it: at no revision more than may, and everybody had a turn.
+    let values = history(&store, &last).await;
+    let most = values.iter().map(|value| value.holders.len()).max().unwrap();
+    assert_eq!(most, MAX as usize, "holders at once");
+    let turns: std::collections::HashSet<&str> = values.iter().flat_map(|value| &value.holders).map(|holder| holder.id.as_str()).collect();
+    assert_eq!(turns.len(), hosts as usize, "hosts that had a turn");
+    let (given_back, got) = (given_back.lock().unwrap(), got.lock().unwrap());
+    let mut waits: Vec<Duration> =
+        given_back.iter().zip(&got[MAX as usize..]).map(|(back, got)| got.saturating_duration_since(*back)).collect();
+    waits.sort_unstable();
+    Outcome { waits, requests, took }
+}
+
+fn measure(hosts: u32) -> Option<Outcome> {
+    let files = Rlimit { current: Some(100_000), maximum: Some(100_000) };
+    setrlimit(Resource::Nofile, files).unwrap();
+    let mut lab = Lab::new(1, "http", &["--quota-backend-bytes=8000000000"])?;
+    let mut outcome = None;
+    run(async {
+        lab.start_all().await;
+        outcome = Some(fleet(&lab, hosts).await);
+    });
+    let outcome = outcome?;
+    println!(
+        "bench: {hosts} hosts, {MAX} at once: {:.0} s; from a lock given back to the next one taken {} ms in the median, {} ms at 95 %; {:.1} requests to etcd for each host",
+        outcome.took.as_secs_f64(),
+        outcome.wait(50),
+        outcome.wait(95),
+        outcome.requests as f64 / f64::from(hosts),
+    );
+    Some(outcome)
+}
+
+#[test]
+#[ignore = "minutes: scripts/bench --only locks"]
+fn ten_thousand_hosts_have_their_turns() {
+    let Some(few) = measure(1000) else { return };
+    let Some(many) = measure(10_000) else { return };
+    assert!(many.wait(50) < 200, "{} ms", many.wait(50));
+    let each = |outcome: &Outcome, hosts: u64| outcome.requests / hosts;
+    assert!(
+        each(&many, 10_000) <= each(&few, 1000) * 2,
+        "{} requests for each of 10,000 hosts, {} of 1,000",
+        each(&many, 10_000),
+        each(&few, 1000)
+    );
+}
