@@ -112,8 +112,7 @@ pub const TOP: &[Key] = &[
 ];
 
 /// What becomes of settings that only the reboot daemon follows.
-const REBOOTS: Fate =
-    Kept("the reboot daemon, which is in no image yet: only `reboot_strategy` of `garboard.update` and `coreos.update` counts");
+const REBOOTS: Fate = Kept("the reboot daemon");
 
 /// Under `garboard`.
 pub const GARBOARD: &[Key] = &[("update", Kept("the update agent")), ("reboot", REBOOTS)];
