@@ -7,10 +7,12 @@ use std::path::Path;
 
 use disk_layout::{UkiName, VeritySuperblock, Version};
 use jiff::Timestamp;
+use release_format::limits::MAX_DIFFERENCES;
 use release_format::{Channel, ChannelRelease, ContentMap, Digest, Name, ObjectKind, Release, Rollout, UkiInfo};
 use serde::Serialize;
 
 use crate::cost::{self, Costs};
+use crate::differences;
 use crate::error::PublishError;
 use crate::keys::Keys;
 use crate::metadata::{Expiries, Role};
@@ -166,9 +168,11 @@ fn publish_one(
     for entry in releases {
         let release = context.repository.read_release(&entry.release)?;
         let map = known.learn(context.repository, &release)?;
-        let older = entry.version < *version;
-        let predecessor = older && !entry.withdrawn && predecessors.len() < offer.patches;
-        if older && (predecessor || earlier.len() < TOLD) {
+        if entry.version >= *version {
+            continue;
+        }
+        let predecessor = !entry.withdrawn && predecessors.len() < MAX_DIFFERENCES;
+        if (predecessor && predecessors.len() < offer.patches) || earlier.len() < TOLD {
             earlier.push((entry.version.clone(), map));
         }
         if predecessor {
@@ -179,12 +183,17 @@ fn publish_one(
     drop(known);
     let small = packed.map_object.size + packed.index_object.size;
     let mut costs = cost::costs(&packed.map, &packed.index, &earlier, small);
+    let differences = differences::write(&packed, &predecessors, context.repository)?;
+    for told in &mut costs.chunks_from {
+        let from = predecessors.iter().find(|from| told.version == from.version.to_string()).map(|from| from.root_hash);
+        told.difference = differences.iter().find(|info| Some(info.from) == from).map(|info| info.difference.size);
+    }
     let mut patches = Vec::new();
-    for from in &predecessors {
+    for from in predecessors.iter().take(offer.patches) {
         let Some(told) = costs.chunks_from.iter_mut().find(|told| told.version == from.version.to_string()) else { continue };
         let made = patch::make(parts, &packed.map, from, context.repository, level)?;
-        // A host that takes a patch needs neither map nor index.
-        if made.info.patch.size < told.cost.bytes + small {
+        // A host that takes a patch needs neither map nor index, nor the difference.
+        if made.info.patch.size < told.by_chunks(small) {
             context.repository.write_object(&made.pack, ObjectKind::Patch)?;
             if let Some(kernel) = &made.kernel {
                 context.repository.write_object(kernel, ObjectKind::Kernel)?;
@@ -208,11 +217,12 @@ fn publish_one(
         verity_uuid: parts.parts.verity_uuid,
         uki: UkiInfo { name: UkiName::settled(version.clone()).to_string(), size: parts.uki.len() as u64, sha256: Digest::of(&parts.uki) },
         map: packed.map_object,
-        map_body: Digest::of(&packed.map.body()),
+        map_body: packed.map_body,
         index: packed.index_object,
         packs: packed.packs,
         full_size: costs.full.bytes,
         patches,
+        differences,
         state: parts.parts.state.clone(),
     };
     let bytes = release.encode().map_err(PublishError::format(&format!("version {version}")))?;

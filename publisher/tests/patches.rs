@@ -125,7 +125,7 @@ impl World {
             let head = info.table.unwrap();
             head.verify(&file[..head.size as usize]).unwrap();
             let table = PatchTable::decode(&file[..head.size as usize], info.patch.size).unwrap();
-            assert_eq!(table.new_map(&old_map, &release.map_body).unwrap(), map);
+            assert_eq!(table.map.apply(&old_map, &release.map_body).unwrap(), map);
             table.check(&old_map, &map).unwrap();
             let mut decoder = PatchDecoder::default();
             for (number, operation) in (0..).zip(&table.operations) {

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use release_format::{
-    ChunkDecoder, ChunkRun, ContentMap, Difference, Digest, ExtentKind, FormatError, LocalChunks, MapBuilder, Operation, Part,
+    ChunkDecoder, ChunkRun, ContentMap, Difference, Digest, ExtentKind, FormatError, LocalChunks, MapBuilder, MapPatch, Operation, Part,
     PatchDecoder, PatchOperation, PatchTable, PayloadDigest, SourceRun, Step, Write,
 };
 use zstd::zstd_safe::{CCtx, compress_bound};
@@ -125,9 +125,7 @@ fn bless() {
     }
     let body = new_map.body();
     let table = PatchTable {
-        source_map: Digest::of(&old_map.body()),
-        map_payload: prefixed(&body, &old_map.body()),
-        map_len: body.len() as u32,
+        map: MapPatch { source: Digest::of(&old_map.body()), len: body.len() as u32, frame: prefixed(&body, &old_map.body()) },
         operations,
     };
     let head = table.encode(19).unwrap();
@@ -142,7 +140,7 @@ fn patches_of_format_1_are_applied() {
     let bytes = fs::read(file()).unwrap();
     let (old_map, new_map) = (map(&old()), map(&new()));
     let table = PatchTable::decode(&bytes[..TABLE], bytes.len() as u64).unwrap();
-    assert_eq!(table.new_map(&old_map, &Digest::of(&new_map.body())).unwrap(), new_map);
+    assert_eq!(table.map.apply(&old_map, &Digest::of(&new_map.body())).unwrap(), new_map);
     table.check(&old_map, &new_map).unwrap();
     let codes: Vec<u8> = table.operations.iter().map(|operation| operation.operation.code()).collect();
     assert_eq!(codes, [4, 6, 1, 2, 3, 5]);
