@@ -165,13 +165,14 @@ fn publish_one(
     let mut releases: Vec<&ChannelRelease> = others.iter().flat_map(|other| &other.releases).filter(|entry| !entry.retired).collect();
     releases.sort_by(|a, b| b.version.cmp(&a.version));
     releases.dedup_by(|a, b| a.version == b.version);
+    let starts = starts(&releases, version);
     for entry in releases {
         let release = context.repository.read_release(&entry.release)?;
         let map = known.learn(context.repository, &release)?;
         if entry.version >= *version {
             continue;
         }
-        let predecessor = !entry.withdrawn && predecessors.len() < MAX_DIFFERENCES;
+        let predecessor = starts.contains(&&entry.version);
         if (predecessor && predecessors.len() < offer.patches) || earlier.len() < TOLD {
             earlier.push((entry.version.clone(), map));
         }
@@ -243,6 +244,12 @@ fn publish_one(
     report.new_pack = packed.new_pack.map_or(0, |pack| pack.size);
     report.costs = Some(costs);
     Ok(report)
+}
+
+/// From which versions hosts come to this one by ways of their own; `releases` are by version, the newest first.
+fn starts<'a>(releases: &[&'a ChannelRelease], version: &Version) -> Vec<&'a Version> {
+    let start = |entry: &&&'a ChannelRelease| entry.version < *version && entry.is_offered();
+    releases.iter().filter(start).map(|entry| &entry.version).take(MAX_DIFFERENCES).collect()
 }
 
 /// Puts an entry where its version belongs, in place of one of the same version. What the offer does not say stays, and
@@ -359,4 +366,28 @@ fn resign_for(context: &Context<'_>) -> Resign {
 
 fn commit(context: &mut Context<'_>, channels: &BTreeMap<String, Channel>, resign: Resign) -> Result<(), PublishError> {
     context.repository.commit(channels, resign, context.keys, context.expiries, context.now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use release_format::ObjectRef;
+
+    #[test]
+    fn ways_start_from_the_newest_64_earlier_versions_that_are_offered() {
+        let entry = |number: usize| ChannelRelease {
+            version: format!("1.{number}").parse().unwrap(),
+            root_hash: Digest::of(b"root"),
+            release: ObjectRef::of(b""),
+            format: Release::FORMAT,
+            stepping_stone: None,
+            rollout: None,
+            withdrawn: number == 90,
+            retired: false,
+        };
+        let entries: Vec<ChannelRelease> = (0..100).rev().map(entry).collect();
+        let found = starts(&entries.iter().collect::<Vec<_>>(), &"1.95".parse().unwrap());
+        let expected: Vec<String> = (0..95).rev().filter(|number| *number != 90).take(64).map(|number| format!("1.{number}")).collect();
+        assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+    }
 }
