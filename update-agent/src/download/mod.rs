@@ -342,7 +342,7 @@ impl Download {
         };
         let copied = if way == Way::Full { 0 } else { self.local_chunks().map(|(_, chunk, _)| u64::from(chunk.len)).sum() };
         let full = match (self.release.full_size, index) {
-            // The publisher has not noted it.
+            // The publisher has not noted it, and so is one that makes no differences: the index has all chunks.
             (0, Some(index)) => FetchPlan::new(&self.map, index, &PlanOptions::default(), |_, _| true).bytes(),
             (noted, _) => noted,
         };

@@ -67,7 +67,7 @@ async fn a_difference_that_is_gone_or_wrong_means_map_and_index_and_is_told() {
             let bytes = std::fs::read(&path).unwrap();
             std::fs::write(path, &bytes[..50]).unwrap();
         }),
-        ("signed, but no difference", |world| world.shop.replace_difference(b"GBDIFF\0\0\x01\0\0\0\xff\xff\xff\0")),
+        ("signed, but no difference", |world| world.shop.replace_difference(b"GBDIFF\0\0\x01\0\0\0\xff\xff\xff\0", 1)),
     ];
     for (what, damage) in damages {
         let world = similar_world().await;
@@ -79,6 +79,16 @@ async fn a_difference_that_is_gone_or_wrong_means_map_and_index_and_is_told() {
         assert!(taken.render().contains("one piece"), "{what}: {}", taken.render());
         let text = world.machine.agent(&world.server.url).state.versions().unwrap().events[0].detail.clone();
         assert!(text.contains("by chunks") && text.contains("one piece"), "{what}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_difference_of_a_later_format_or_larger_than_map_and_index_is_passed_over() {
+    for (bytes, format) in [(&[7; 5000][..], 1), (b"later", 2)] {
+        let world = similar_world().await;
+        keep_map(&world, "1.0");
+        let (taken, _) = after(&world, |world| world.shop.replace_difference(bytes, format)).await;
+        assert_eq!((taken.way, taken.fallbacks, asked_for(&world)), (Way::Chunks, 0, [0, 1, 1]), "{format}: {taken:?}");
     }
 }
 

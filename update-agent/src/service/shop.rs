@@ -6,7 +6,7 @@ use publisher::keys::{Keys, Threshold};
 use publisher::publish::{Context, Offer, publish};
 use publisher::repository::{Repository, Resign};
 use publisher::{Expiries, Role};
-use release_format::{ContentMap, Digest, ObjectKind};
+use release_format::{ContentMap, DifferenceInfo, Digest, ObjectKind};
 
 use crate::crash::fixture::{GAP, Release};
 
@@ -67,13 +67,14 @@ impl Shop {
     }
 
     /// Puts other bytes in place of the newest release's difference, named and signed as if they were right.
-    pub fn replace_difference(&self, bytes: &[u8]) {
+    pub fn replace_difference(&self, bytes: &[u8], format: u32) {
         let replace = || {
             let mut repository = Repository::open(&self.repository(), &self.keys).unwrap();
             let mut channels = repository.channels();
             let entry = channels.values_mut().next().unwrap().releases.last_mut().unwrap();
             let mut release = repository.read_release(&entry.release).unwrap();
-            release.differences[0].difference = repository.write_object(bytes, ObjectKind::Difference).unwrap();
+            let difference = repository.write_object(bytes, ObjectKind::Difference).unwrap();
+            release.differences[0] = DifferenceInfo { format, difference, ..release.differences[0] };
             entry.release = repository.write_object(&release.encode().unwrap(), ObjectKind::Release).unwrap();
             repository.commit(&channels, Resign::Targets, &self.keys, &Expiries::default(), now()).unwrap();
         };
