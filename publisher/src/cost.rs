@@ -20,7 +20,7 @@ pub struct Costs {
     pub full: Cost,
     /// From each earlier release, by chunks.
     pub chunks_from: Vec<CostFrom>,
-    /// Bytes of content map and pack index, which come on top.
+    /// Bytes of content map and pack index, which come on top, but for hosts that have a patch or a difference.
     pub map_and_index: u64,
 }
 
@@ -31,6 +31,8 @@ pub struct CostFrom {
     pub version: String,
     /// The cost.
     pub cost: Cost,
+    /// Bytes of the difference that takes the place of content map and pack index, where there is one.
+    pub difference: Option<u64>,
     /// Bytes of a patch pack, where one is offered.
     pub patch: Option<u64>,
     /// Bytes of what a host fetches that takes the kernel patch with it, where there is one.
@@ -40,6 +42,12 @@ pub struct CostFrom {
 }
 
 impl CostFrom {
+    /// Bytes of all that comes by chunks.
+    #[must_use]
+    pub fn by_chunks(&self, map_and_index: u64) -> u64 {
+        self.cost.bytes + self.difference.unwrap_or(map_and_index)
+    }
+
     /// The way that a host takes which has that version: `patch`, `chunks`, or `full`.
     #[must_use]
     pub fn way(&self, full: &Cost) -> &'static str {
@@ -65,6 +73,7 @@ pub fn costs(map: &ContentMap, index: &PackIndex, earlier: &[(Version, ContentMa
     let from = |(version, before): &(Version, ContentMap)| CostFrom {
         version: version.to_string(),
         cost: cost(map, index, Some(before)),
+        difference: None,
         patch: None,
         patch_with_kernel: None,
         refused_patch: None,

@@ -12,6 +12,7 @@
 pub mod bundle;
 pub mod cost;
 pub mod diff;
+mod differences;
 mod error;
 mod files;
 pub mod keys;

@@ -43,7 +43,7 @@ impl Known {
     /// Learns a release. To be called from the newest to the oldest.
     pub fn learn(&mut self, repository: &Repository, release: &Release) -> Result<ContentMap, PublishError> {
         let (map, index) = read_map(repository, release)?;
-        for ((_, chunk), entry) in map.chunks().zip(index.entries()) {
+        for ((_, chunk), (_, entry)) in map.chunks().zip(index.entries()) {
             let Some(pack) = release.packs.get(usize::from(entry.pack)).filter(|_| entry.operation.has_payload()) else { continue };
             self.chunks.entry(chunk.digest).or_insert((*pack, *entry));
         }
@@ -51,11 +51,17 @@ impl Known {
     }
 }
 
-/// Reads map and index of a release.
-pub fn read_map(repository: &Repository, release: &Release) -> Result<(ContentMap, PackIndex), PublishError> {
+/// Reads the content map of a release.
+pub fn read_content_map(repository: &Repository, release: &Release) -> Result<ContentMap, PublishError> {
     let path = release.map.path(ObjectKind::Map);
     let map = ContentMap::decode(&repository.read_object(&release.map, ObjectKind::Map)?).map_err(PublishError::format(&path))?;
     release.expect_map(&map).map_err(PublishError::format(&path))?;
+    Ok(map)
+}
+
+/// Reads map and index of a release.
+pub fn read_map(repository: &Repository, release: &Release) -> Result<(ContentMap, PackIndex), PublishError> {
+    let map = read_content_map(repository, release)?;
     let path = release.index.path(ObjectKind::Index);
     let bytes = repository.read_object(&release.index, ObjectKind::Index)?;
     let index = PackIndex::decode(&bytes, &map, &release.packs).map_err(PublishError::format(&path))?;
@@ -99,6 +105,8 @@ impl<'a> EarlierPacks<'a> {
 pub struct Packed {
     /// The map.
     pub map: ContentMap,
+    /// Digest of the map's body.
+    pub map_body: Digest,
     /// The index.
     pub index: PackIndex,
     /// The map's file.
@@ -192,7 +200,8 @@ pub fn pack(parts: &OpenParts, known: &Known, repository: &Repository, level: i3
     let index = PackIndex::new(entries, &map, &packs).map_err(failed())?;
     let map_object = repository.write_object(&map.encode(SMALL_LEVEL).map_err(failed())?, ObjectKind::Map)?;
     let index_object = repository.write_object(&index.encode(SMALL_LEVEL).map_err(failed())?, ObjectKind::Index)?;
-    Ok(Packed { map, index, map_object, index_object, packs, new_pack, rebased })
+    let map_body = Digest::of(&map.body());
+    Ok(Packed { map, map_body, index, map_object, index_object, packs, new_pack, rebased })
 }
 
 /// Whether a release would keep too many packs alive, or too much in them that nobody needs.

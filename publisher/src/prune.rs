@@ -66,6 +66,7 @@ pub fn delete(repository: &Repository, channels: &BTreeMap<String, Channel>, ret
         needed.extend(release.packs.iter().map(|pack| pack.path(ObjectKind::Pack)));
         needed.extend(release.patches.iter().map(|patch| patch.patch.path(ObjectKind::Patch)));
         needed.extend(release.patches.iter().filter_map(|patch| patch.kernel).map(|kernel| kernel.path(ObjectKind::Kernel)));
+        needed.extend(release.differences.iter().map(|info| info.difference.path(ObjectKind::Difference)));
     }
     for name in channels.keys() {
         needed.insert(format!("{TARGETS}/{}", repository.current_target(name)?));

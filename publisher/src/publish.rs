@@ -7,10 +7,12 @@ use std::path::Path;
 
 use disk_layout::{UkiName, VeritySuperblock, Version};
 use jiff::Timestamp;
+use release_format::limits::MAX_DIFFERENCES;
 use release_format::{Channel, ChannelRelease, ContentMap, Digest, Name, ObjectKind, Release, Rollout, UkiInfo};
 use serde::Serialize;
 
 use crate::cost::{self, Costs};
+use crate::differences;
 use crate::error::PublishError;
 use crate::keys::Keys;
 use crate::metadata::{Expiries, Role};
@@ -163,12 +165,15 @@ fn publish_one(
     let mut releases: Vec<&ChannelRelease> = others.iter().flat_map(|other| &other.releases).filter(|entry| !entry.retired).collect();
     releases.sort_by(|a, b| b.version.cmp(&a.version));
     releases.dedup_by(|a, b| a.version == b.version);
+    let starts = starts(&releases, version);
     for entry in releases {
         let release = context.repository.read_release(&entry.release)?;
         let map = known.learn(context.repository, &release)?;
-        let older = entry.version < *version;
-        let predecessor = older && !entry.withdrawn && predecessors.len() < offer.patches;
-        if older && (predecessor || earlier.len() < TOLD) {
+        if entry.version >= *version {
+            continue;
+        }
+        let predecessor = starts.contains(&&entry.version);
+        if (predecessor && predecessors.len() < offer.patches) || earlier.len() < TOLD {
             earlier.push((entry.version.clone(), map));
         }
         if predecessor {
@@ -179,12 +184,17 @@ fn publish_one(
     drop(known);
     let small = packed.map_object.size + packed.index_object.size;
     let mut costs = cost::costs(&packed.map, &packed.index, &earlier, small);
+    let differences = differences::write(&packed, &predecessors, context.repository)?;
+    for told in &mut costs.chunks_from {
+        let from = predecessors.iter().find(|from| told.version == from.version.to_string()).map(|from| from.root_hash);
+        told.difference = differences.iter().find(|info| Some(info.from) == from).map(|info| info.difference.size);
+    }
     let mut patches = Vec::new();
-    for from in &predecessors {
+    for from in predecessors.iter().take(offer.patches) {
         let Some(told) = costs.chunks_from.iter_mut().find(|told| told.version == from.version.to_string()) else { continue };
         let made = patch::make(parts, &packed.map, from, context.repository, level)?;
-        // A host that takes a patch needs neither map nor index.
-        if made.info.patch.size < told.cost.bytes + small {
+        // A host that takes a patch needs neither map nor index, nor the difference.
+        if made.info.patch.size < told.by_chunks(small) {
             context.repository.write_object(&made.pack, ObjectKind::Patch)?;
             if let Some(kernel) = &made.kernel {
                 context.repository.write_object(kernel, ObjectKind::Kernel)?;
@@ -208,11 +218,12 @@ fn publish_one(
         verity_uuid: parts.parts.verity_uuid,
         uki: UkiInfo { name: UkiName::settled(version.clone()).to_string(), size: parts.uki.len() as u64, sha256: Digest::of(&parts.uki) },
         map: packed.map_object,
-        map_body: Digest::of(&packed.map.body()),
+        map_body: packed.map_body,
         index: packed.index_object,
         packs: packed.packs,
         full_size: costs.full.bytes,
         patches,
+        differences,
         state: parts.parts.state.clone(),
     };
     let bytes = release.encode().map_err(PublishError::format(&format!("version {version}")))?;
@@ -233,6 +244,12 @@ fn publish_one(
     report.new_pack = packed.new_pack.map_or(0, |pack| pack.size);
     report.costs = Some(costs);
     Ok(report)
+}
+
+/// From which versions hosts come to this one by ways of their own; `releases` are by version, the newest first.
+fn starts<'a>(releases: &[&'a ChannelRelease], version: &Version) -> Vec<&'a Version> {
+    let start = |entry: &&&'a ChannelRelease| entry.version < *version && entry.is_offered();
+    releases.iter().filter(start).map(|entry| &entry.version).take(MAX_DIFFERENCES).collect()
 }
 
 /// Puts an entry where its version belongs, in place of one of the same version. What the offer does not say stays, and
@@ -349,4 +366,28 @@ fn resign_for(context: &Context<'_>) -> Resign {
 
 fn commit(context: &mut Context<'_>, channels: &BTreeMap<String, Channel>, resign: Resign) -> Result<(), PublishError> {
     context.repository.commit(channels, resign, context.keys, context.expiries, context.now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use release_format::ObjectRef;
+
+    #[test]
+    fn ways_start_from_the_newest_64_earlier_versions_that_are_offered() {
+        let entry = |number: usize| ChannelRelease {
+            version: format!("1.{number}").parse().unwrap(),
+            root_hash: Digest::of(b"root"),
+            release: ObjectRef::of(b""),
+            format: Release::FORMAT,
+            stepping_stone: None,
+            rollout: None,
+            withdrawn: number == 90,
+            retired: false,
+        };
+        let entries: Vec<ChannelRelease> = (0..100).rev().map(entry).collect();
+        let found = starts(&entries.iter().collect::<Vec<_>>(), &"1.95".parse().unwrap());
+        let expected: Vec<String> = (0..95).rev().filter(|number| *number != 90).take(64).map(|number| format!("1.{number}")).collect();
+        assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+    }
 }

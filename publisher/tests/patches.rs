@@ -14,11 +14,11 @@ use proptest::prelude::*;
 use publisher::Expiries;
 use publisher::keys::{Keys, Threshold};
 use publisher::parts::{PARTS_FILE, Parts, ROOT_FILE, UKI_FILE};
-use publisher::publish::{Context, Offer, Published, publish, withdraw};
+use publisher::publish::{Context, Offer, Published, prune, publish, withdraw};
 use publisher::repository::Repository;
 use release_format::{
     ChunkDecoder, ContentMap, Digest, FetchPlan, FormatError, LocalChunks, MAX_REQUESTS, ObjectKind, PackIndex, Part, PatchDecoder,
-    PatchTable, PlanOptions, RangeDecoder, Release, Write,
+    PatchTable, PlanOptions, RangeDecoder, Release, Write, decode_difference,
 };
 
 type Files = BTreeMap<String, Vec<u8>>;
@@ -125,7 +125,7 @@ impl World {
             let head = info.table.unwrap();
             head.verify(&file[..head.size as usize]).unwrap();
             let table = PatchTable::decode(&file[..head.size as usize], info.patch.size).unwrap();
-            assert_eq!(table.new_map(&old_map, &release.map_body).unwrap(), map);
+            assert_eq!(table.map.apply(&old_map, &release.map_body).unwrap(), map);
             table.check(&old_map, &map).unwrap();
             let mut decoder = PatchDecoder::default();
             for (number, operation) in (0..).zip(&table.operations) {
@@ -134,6 +134,18 @@ impl World {
             }
             (bytes, requests) = (info.patch.size, 1);
         } else {
+            let index = match release.differences.iter().find(|info| info.from == old_release.root_hash) {
+                Some(info) => {
+                    let file = self.object(&info.difference.path(ObjectKind::Difference));
+                    info.difference.verify(&file).unwrap();
+                    assert!(info.difference.size < release.map.size + release.index.size);
+                    let (made, index) = decode_difference(&file, &old_map, &release.map_body, &release.packs).unwrap();
+                    assert!(made == map);
+                    bytes += info.difference.size;
+                    index
+                }
+                None => index,
+            };
             let want = |_, chunk: &release_format::Chunk| local.find(&chunk.digest).is_none();
             let plan = FetchPlan::within(&map, &index, &PlanOptions::default(), MAX_REQUESTS, want);
             for &number in &plan.zeros {
@@ -258,8 +270,61 @@ fn versions_that_were_taken_back_do_not_stand_before_the_one_that_a_patch_starts
     }
     let (_, published) = world.publish("1.7", &files, b"kernel", 1);
     let costs = published.costs.unwrap();
-    let told: Vec<_> = costs.chunks_from.iter().map(|from| (from.version.as_str(), from.patch.is_some())).collect();
+    // Chunks and a difference cost less than such a patch, which is made all the same.
+    let made = |from: &publisher::cost::CostFrom| from.patch.or(from.refused_patch).is_some();
+    let told: Vec<_> = costs.chunks_from.iter().map(|from| (from.version.as_str(), made(from))).collect();
     assert_eq!(told, [("1.6", false), ("1.5", false), ("1.4", false), ("1.3", false), ("1.2", false), ("1.0", true)]);
+}
+
+/// Names of the differences that are there.
+fn differences(world: &World) -> Vec<String> {
+    let names = fs::read_dir(world.repository().join("objects")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name.ends_with(".difference")).map(|name| format!("objects/{name}")).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_release_has_differences_from_earlier_ones_that_are_offered_and_pruning_keeps_those_of_live_ones() {
+    let world = World::new();
+    let mut files = tree();
+    let mut images = Vec::new();
+    for step in 0..5 {
+        files.insert("etc/os-release".to_owned(), format!("VERSION=1.{step}").into_bytes());
+        if step == 3 {
+            world.withdraw("1.2");
+        }
+        let (image, published) = world.publish(&format!("1.{step}"), &files, &program(99, 0, 300_000), 0);
+        let costs = published.costs.unwrap();
+        for from in &costs.chunks_from {
+            let difference = from.difference.filter(|_| from.version != "1.2" || step < 3);
+            assert_eq!(difference.is_some(), from.version != "1.2" || step < 3, "1.{step}: {from:?}");
+            // The metadata, the release's name, the head of the UKI, and what says where they are.
+            assert!(from.by_chunks(costs.map_and_index) < 1500 || difference.is_none(), "{costs:?}");
+        }
+        images.push(image);
+    }
+    let (last, ..) = world.release("1.4");
+    let hashes: Vec<Digest> = ["1.3", "1.1", "1.0"].iter().map(|version| world.release(version).0.root_hash).collect();
+    assert_eq!(last.differences.iter().map(|info| info.from).collect::<Vec<_>>(), hashes);
+    let both = last.map.size + last.index.size;
+    assert!(last.differences.iter().all(|info| info.difference.size * 3 < both), "{:?} {both}", last.differences);
+    for from in [0, 1, 3] {
+        let (made, bytes, _) = world.update(&images[from], &format!("1.{from}"), "1.4");
+        assert!(made == images[4] && bytes < 1500, "1.{from}: {bytes}");
+    }
+    assert_eq!(differences(&world).len(), 1 + 2 + 2 + 3);
+    let mut repository = Repository::open(&world.repository(), &world.keys).unwrap();
+    let mut context = Context { repository: &mut repository, keys: &world.keys, expiries: &Expiries::default(), now: now() };
+    prune(&mut context, 2).unwrap();
+    drop(repository);
+    let mut live: Vec<String> = ["1.3", "1.4"]
+        .iter()
+        .flat_map(|version| world.release(version).0.differences)
+        .map(|info| info.difference.path(ObjectKind::Difference))
+        .collect();
+    live.sort();
+    assert_eq!(differences(&world), live);
 }
 
 #[test]

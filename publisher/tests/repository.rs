@@ -397,5 +397,8 @@ fn a_bundle_is_a_repository_of_one_release() {
     world.download("unpacked", &channel, "1.1");
     let old = channel.release(&"1.0".parse().unwrap()).unwrap();
     assert!(!world.path("unpacked").join(old.release.path(ObjectKind::Release)).exists(), "one release only");
+    // From a bundle all is read, so what leads from other versions is left out.
+    let others = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "difference" || kind == "patch");
+    assert_eq!(snapshot(&world.path("unpacked")).keys().filter(|path| others(path)).count(), 0);
     assert!(matches!(make(Some("2")), Err(PublishError::NoVersion { .. })));
 }

@@ -390,7 +390,7 @@ mod tests {
     /// A sample whose first chunk has this payload, properly named by the index.
     fn with_payload(operation: Operation, payload: &[u8]) -> Result<(), FormatError> {
         let sample = testing::sample();
-        let mut entries = sample.index.entries().to_vec();
+        let mut entries: Vec<Entry> = sample.index.entries().map(|(_, entry)| *entry).collect();
         entries[0] = Entry { operation, pack: 0, offset: 16, len: payload.len() as u32, digest: PayloadDigest::of(payload) };
         entries[1..].fill(Entry::zero());
         let pack = ObjectRef { size: 1 << 20, ..sample.packs[0] };

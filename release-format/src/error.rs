@@ -179,6 +179,14 @@ pub enum FormatError {
         /// By the release.
         release: u64,
     },
+    /// The difference does not have an entry for each chunk that the earlier release lacks.
+    #[error("the difference has {found} entries, and the release that runs lacks {lacking} chunks")]
+    DifferenceChunks {
+        /// Entries.
+        found: u64,
+        /// Chunks.
+        lacking: u64,
+    },
     /// A code that is not in the specification.
     #[error("operation {0} is not known to this program")]
     OperationUnknown(u8),
@@ -230,11 +238,11 @@ pub enum FormatError {
     /// There is no such chunk.
     #[error("there is no chunk {0}")]
     NoChunk(u32),
-    /// A patch for another earlier release than the one that is here.
-    #[error("the patch was made for another release than the one that runs")]
+    /// A patch or difference for another earlier release than the one that is here.
+    #[error("what should be made of the release that runs was made for another one")]
     PatchSource,
-    /// The content map that a patch makes is not the release's.
-    #[error("the patch does not make the content map of the release")]
+    /// The content map that a patch or a difference makes is not the release's.
+    #[error("what comes out is not the content map of the release")]
     PatchMap,
     /// An operation that makes chunks that are not there, or none, or not in order.
     #[error("operation {operation} of the patch makes chunks that cannot be")]
@@ -350,6 +358,7 @@ impl FormatError {
             Self::MapOfOtherRelease { .. } => "map-of-other-release",
             Self::ChunkCount { .. } => "index-chunk-count",
             Self::PackCount { .. } => "index-pack-count",
+            Self::DifferenceChunks { .. } => "difference-chunks",
             Self::OperationUnknown(_) => "operation-unknown",
             Self::OperationReserved(_) => "operation-reserved",
             Self::LocationRange { .. } => "location-range",

@@ -2,12 +2,13 @@
 
 use crate::container;
 use crate::digest::PayloadDigest;
+use crate::entries;
 use crate::error::FormatError;
 use crate::limits::{HEADER, MAX_CHUNKS, MAX_INDEX_BODY, MAX_PACKS};
 use crate::map::ContentMap;
 use crate::object::ObjectRef;
 use crate::operation::Operation;
-use crate::reader::{Reader, put_signed, put_varint};
+use crate::reader::Reader;
 
 const WHAT: &str = "pack index";
 const MAGIC: [u8; 8] = *b"GBINDEX\0";
@@ -42,10 +43,11 @@ impl Entry {
     }
 }
 
-/// An entry for each chunk of a map.
+/// Entries for the chunks of a map: in the index of a release for each, in what a difference gives for those that an earlier release lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackIndex {
-    entries: Vec<Entry>,
+    /// By the number of the chunk.
+    entries: Vec<Option<Entry>>,
     packs: u16,
 }
 
@@ -55,9 +57,23 @@ impl PackIndex {
     /// # Errors
     /// When an entry cannot be right; see [`PackIndex::decode`].
     pub fn new(entries: Vec<Entry>, map: &ContentMap, packs: &[ObjectRef]) -> Result<Self, FormatError> {
+        if entries.len() as u64 != u64::from(map.chunk_count()) {
+            return Err(FormatError::ChunkCount { index: entries.len() as u64, map: u64::from(map.chunk_count()) });
+        }
+        Self::partial((0..).zip(entries), map, packs)
+    }
+
+    /// The same with entries for some of the map's chunks only, told by their numbers.
+    ///
+    /// # Errors
+    /// When there is no such chunk, or an entry cannot be right.
+    pub fn partial(entries: impl IntoIterator<Item = (u32, Entry)>, map: &ContentMap, packs: &[ObjectRef]) -> Result<Self, FormatError> {
         let count = u16::try_from(packs.len()).ok().filter(|_| packs.len() <= MAX_PACKS);
         let too_many = FormatError::TooMany { what: "release", things: "packs", found: packs.len() as u64, limit: MAX_PACKS as u64 };
-        let index = Self { entries, packs: count.ok_or(too_many)? };
+        let mut index = Self { entries: vec![None; map.chunk_count() as usize], packs: count.ok_or(too_many)? };
+        for (chunk, entry) in entries {
+            *index.entries.get_mut(chunk as usize).ok_or(FormatError::NoChunk(chunk))? = Some(entry);
+        }
         index.check(map, packs)?;
         Ok(index)
     }
@@ -77,35 +93,10 @@ impl PackIndex {
         if u64::from(count) > MAX_CHUNKS || count != map.chunk_count() {
             return Err(FormatError::ChunkCount { index: u64::from(count), map: u64::from(map.chunk_count()) });
         }
-        let codes = reader.bytes(u64::from(count))?;
-        let operations = codes.iter().map(|&code| Operation::in_index(code)).collect::<Result<Vec<_>, _>>()?;
-        let mut entries: Vec<Entry> = operations.into_iter().map(|operation| Entry { operation, ..Entry::zero() }).collect();
-        let with_payload = |entries: &mut Vec<Entry>, set: &mut dyn FnMut(u32, &mut Entry) -> Result<(), FormatError>| {
-            let numbered = (0_u32..).zip(entries.iter_mut());
-            numbered.filter(|(_, entry)| entry.operation.has_payload()).try_for_each(|(number, entry)| set(number, entry))
-        };
-        with_payload(&mut entries, &mut |chunk, entry| {
-            entry.pack = u16::try_from(reader.varint()?).map_err(|_| FormatError::LocationRange { chunk })?;
-            Ok(())
-        })?;
-        with_payload(&mut entries, &mut |chunk, entry| {
-            let len = reader.varint()?;
-            entry.len = u32::try_from(len).map_err(|_| FormatError::PayloadLength { chunk, len })?;
-            Ok(())
-        })?;
-        let mut ends = vec![HEADER as u64; packs.len()];
-        with_payload(&mut entries, &mut |chunk, entry| {
-            let end = ends.get_mut(usize::from(entry.pack)).ok_or(FormatError::LocationRange { chunk })?;
-            entry.offset = end.checked_add_signed(reader.signed()?).ok_or(FormatError::LocationRange { chunk })?;
-            *end = entry.offset.saturating_add(u64::from(entry.len));
-            Ok(())
-        })?;
-        with_payload(&mut entries, &mut |_, entry| {
-            entry.digest = PayloadDigest::new(reader.array16()?);
-            Ok(())
-        })?;
+        let chunks: Vec<u32> = (0..count).collect();
+        let entries = entries::read(&mut reader, &chunks, packs.len())?;
         reader.end()?;
-        Self::new(entries, map, packs)
+        Self::partial(entries, map, packs)
     }
 
     /// The file.
@@ -116,41 +107,30 @@ impl PackIndex {
         let mut body = Vec::with_capacity(24 * self.entries.len());
         body.extend(self.packs.to_le_bytes());
         body.extend(u32::try_from(self.entries.len()).unwrap_or(u32::MAX).to_le_bytes());
-        body.extend(self.entries.iter().map(|entry| entry.operation.code()));
-        let stored = || self.entries.iter().filter(|entry| entry.operation.has_payload());
-        stored().for_each(|entry| put_varint(&mut body, u64::from(entry.pack)));
-        stored().for_each(|entry| put_varint(&mut body, u64::from(entry.len)));
-        let mut ends = vec![HEADER as u64; usize::from(self.packs)];
-        for entry in stored() {
-            let Some(end) = ends.get_mut(usize::from(entry.pack)) else { continue };
-            put_signed(&mut body, entry.offset.cast_signed().wrapping_sub(end.cast_signed()));
-            *end = entry.offset + u64::from(entry.len);
-        }
-        stored().for_each(|entry| body.extend(entry.digest.as_bytes()));
+        entries::put(&mut body, self.packs, self.entries.iter().flatten());
         container::wrap(WHAT, MAGIC, &body, MAX_INDEX_BODY, level)
     }
 
     /// The entry of a chunk.
     #[must_use]
     pub fn entry(&self, chunk: u32) -> Option<&Entry> {
-        self.entries.get(chunk as usize)
+        self.entries.get(chunk as usize)?.as_ref()
     }
 
-    /// All entries in the order of the map's chunks.
-    #[must_use]
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
+    /// All entries with the numbers of their chunks, in order.
+    pub fn entries(&self) -> impl Iterator<Item = (u32, &Entry)> {
+        (0..).zip(&self.entries).filter_map(|(chunk, entry)| Some((chunk, entry.as_ref()?)))
+    }
+
+    /// How many packs the release has.
+    pub(crate) fn packs(&self) -> u16 {
+        self.packs
     }
 
     fn check(&self, map: &ContentMap, packs: &[ObjectRef]) -> Result<(), FormatError> {
-        if self.entries.len() as u64 != u64::from(map.chunk_count()) {
-            return Err(FormatError::ChunkCount { index: self.entries.len() as u64, map: u64::from(map.chunk_count()) });
-        }
         let mut places = Vec::with_capacity(self.entries.len());
-        for ((number, chunk), entry) in map.chunks().zip(&self.entries) {
-            if !entry.operation.has_payload() {
-                continue;
-            }
+        for (number, entry) in self.entries().filter(|(_, entry)| entry.operation.has_payload()) {
+            let chunk = map.chunk(number).ok_or(FormatError::NoChunk(number))?;
             let len = u64::from(entry.len);
             let raw_differs = entry.operation == Operation::Raw && entry.len != chunk.len;
             if entry.len == 0 || entry.len > chunk.len || raw_differs {
@@ -183,7 +163,7 @@ mod tests {
     /// An index for the sample's chunks (8192, 5, 6000 and 100 bytes) with these changes.
     fn with(change: impl FnOnce(&mut Vec<Entry>)) -> Result<PackIndex, FormatError> {
         let sample = testing::sample();
-        let mut entries = sample.index.entries().to_vec();
+        let mut entries = sample.index.entries().map(|(_, entry)| *entry).collect();
         change(&mut entries);
         PackIndex::new(entries, &sample.map, &sample.packs)
     }

@@ -12,7 +12,8 @@
 //! From the top: TUF vouches for a [`Channel`]; a channel names releases by the digest of a [`Release`]; a release names
 //! its [`ContentMap`], its [`PackIndex`] and its packs by digest. With map and index, [`FetchPlan`] says which ranges
 //! of which packs to get, and [`RangeDecoder`] turns their bytes into verified [`Write`]s. With a [`PatchTable`] and the
-//! earlier release's bytes, [`PatchDecoder`] does the same with the payloads of a patch pack.
+//! earlier release's bytes, [`PatchDecoder`] does the same with the payloads of a patch pack. A host that has an earlier map needs of map
+//! and index what [`decode_difference`] makes of a difference, and no more.
 
 #![deny(clippy::indexing_slicing)]
 
@@ -20,13 +21,16 @@ mod bsdiff;
 mod channel;
 mod chunk;
 mod container;
+mod difference;
 mod digest;
+mod entries;
 mod error;
 mod index;
 pub mod kernel;
 pub mod limits;
 mod local;
 mod map;
+mod map_patch;
 mod names;
 mod object;
 mod operation;
@@ -43,17 +47,19 @@ mod text;
 pub use bsdiff::{Difference, Step};
 pub use channel::{Channel, ChannelRelease};
 pub use chunk::{ChunkDecoder, EncodedChunk, RangeDecoder, Write, encode_chunk};
+pub use difference::{decode_difference, encode_difference};
 pub use digest::{Digest, Hasher, PayloadDigest};
 pub use error::FormatError;
 pub use index::{Entry, PackIndex, pack_header};
 pub use kernel::{Kernel, KernelPatch, Piece, Recipe};
 pub use local::{LocalChunks, LocalPlace};
 pub use map::{Chunk, ContentMap, Extent, ExtentKind, MapBuilder, Part};
+pub use map_patch::MapPatch;
 pub use names::{Name, NameError, channel_target};
 pub use object::{ObjectKind, ObjectRef};
 pub use operation::Operation;
 pub use patch::{ChunkRun, PatchOperation, PatchTable, SourceRun};
 pub use patch_apply::{PatchDecoder, ReadOld, WriteNew};
 pub use plan::{Fetch, FetchPlan, MAX_REQUESTS, PlanOptions, PlannedChunk};
-pub use release::{PatchInfo, Release, StateFloor, UkiInfo};
+pub use release::{DifferenceInfo, PatchInfo, Release, StateFloor, UkiInfo};
 pub use rollout::{Rollout, Wave, host_position};

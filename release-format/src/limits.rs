@@ -13,6 +13,8 @@ pub const MAX_RELEASE: u64 = 256 * 1024;
 pub const MAX_MAP_BODY: u64 = 24 * 1024 * 1024;
 /// Bytes of an uncompressed pack index.
 pub const MAX_INDEX_BODY: u64 = 12 * 1024 * 1024;
+/// Bytes of an uncompressed difference.
+pub const MAX_DIFFERENCE_BODY: u64 = MAX_MAP_BODY + MAX_INDEX_BODY;
 /// Extents of a map, root and UKI together.
 pub const MAX_EXTENTS: u64 = 1 << 18;
 /// Chunks of a map, root and UKI together.
@@ -27,6 +29,8 @@ pub const MAX_UKI: u64 = 512 << 20;
 pub const MAX_PACKS: usize = 256;
 /// Patch packs that one release lists.
 pub const MAX_PATCHES: usize = 64;
+/// Differences that one release lists.
+pub const MAX_DIFFERENCES: usize = 64;
 /// Releases of a channel.
 pub const MAX_RELEASES: usize = 2048;
 /// Waves of a roll-out.

@@ -36,4 +36,10 @@ impl LocalChunks {
     pub fn find(&self, digest: &Digest) -> Option<LocalPlace> {
         self.places.get(digest).copied()
     }
+
+    /// Numbers of the chunks of a map that are not here, in order.
+    #[must_use]
+    pub fn lacking(&self, map: &ContentMap) -> Vec<u32> {
+        map.chunks().filter(|(_, chunk)| !self.places.contains_key(&chunk.digest)).map(|(number, _)| number).collect()
+    }
 }

@@ -19,6 +19,8 @@ pub enum ObjectKind {
     Patch,
     /// A kernel patch.
     Kernel,
+    /// What map and index have beyond an earlier release's map.
+    Difference,
 }
 
 /// An object as another one names it.
@@ -32,7 +34,7 @@ pub struct ObjectRef {
 
 impl ObjectKind {
     /// All kinds.
-    pub const ALL: [Self; 6] = [Self::Release, Self::Map, Self::Index, Self::Pack, Self::Patch, Self::Kernel];
+    pub const ALL: [Self; 7] = [Self::Release, Self::Map, Self::Index, Self::Pack, Self::Patch, Self::Kernel, Self::Difference];
 
     /// The ending of its file name.
     #[must_use]
@@ -44,6 +46,7 @@ impl ObjectKind {
             Self::Pack => "pack",
             Self::Patch => "patch",
             Self::Kernel => "kernel",
+            Self::Difference => "difference",
         }
     }
 }

@@ -7,10 +7,11 @@
 use std::ops::Range;
 
 use crate::container;
-use crate::digest::{Digest, PayloadDigest};
+use crate::digest::PayloadDigest;
 use crate::error::FormatError;
-use crate::limits::{MAX_MAP_BODY, MAX_OPERATIONS, MAX_OUTPUT, MAX_PATCH_BODY, MAX_RUNS, MAX_SOURCE};
+use crate::limits::{MAX_OPERATIONS, MAX_OUTPUT, MAX_PATCH_BODY, MAX_RUNS, MAX_SOURCE};
 use crate::map::{ContentMap, Part};
+use crate::map_patch::MapPatch;
 use crate::operation::Operation;
 use crate::reader::{Reader, put_signed, put_varint};
 
@@ -86,12 +87,8 @@ impl PatchOperation {
 /// A patch pack's table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PatchTable {
-    /// Digest of the body of the earlier release's content map.
-    pub source_map: Digest,
-    /// How the new content map's body is made: a zstd frame with the earlier body as its prefix.
-    pub map_payload: Vec<u8>,
-    /// Bytes of the new body.
-    pub map_len: u32,
+    /// How the release's content map is made of the earlier one's.
+    pub map: MapPatch,
     /// The operations, by the chunks that they make.
     pub operations: Vec<PatchOperation>,
 }
@@ -104,10 +101,7 @@ impl PatchTable {
     pub fn decode(bytes: &[u8], size: u64) -> Result<Self, FormatError> {
         let body = container::unwrap(WHAT, MAGIC, bytes, MAX_PATCH_BODY)?;
         let mut reader = Reader::new(WHAT, &body);
-        let source_map = Digest::new(reader.array32()?);
-        let map_len = reader.u32()?;
-        let map_payload_len = reader.varint()?;
-        let map_payload = reader.bytes(map_payload_len)?.to_vec();
+        let map = MapPatch::read(&mut reader)?;
         let count = reader.varint()?;
         let too_many = |things, found, limit| FormatError::TooMany { what: WHAT, things, found, limit };
         if count > MAX_OPERATIONS {
@@ -161,7 +155,7 @@ impl PatchTable {
         if at != size {
             return Err(FormatError::Trailing { what: WHAT, len: size.saturating_sub(at) });
         }
-        Ok(Self { source_map, map_payload, map_len, operations })
+        Ok(Self { map, operations })
     }
 
     /// The file's beginning; payloads follow in the order of the operations.
@@ -169,10 +163,8 @@ impl PatchTable {
     /// # Errors
     /// When it would be larger than the format allows.
     pub fn encode(&self, level: i32) -> Result<Vec<u8>, FormatError> {
-        let mut body = self.source_map.as_bytes().to_vec();
-        body.extend(self.map_len.to_le_bytes());
-        put_varint(&mut body, self.map_payload.len() as u64);
-        body.extend(&self.map_payload);
+        let mut body = Vec::new();
+        self.map.put(&mut body);
         put_varint(&mut body, self.operations.len() as u64);
         body.extend(self.operations.iter().map(|operation| operation.operation.code()));
         let (mut next_chunk, mut ends) = (0_u64, [0_u64; 2]);
@@ -199,22 +191,6 @@ impl PatchTable {
             }
         }
         container::wrap(WHAT, MAGIC, &body, MAX_PATCH_BODY, level)
-    }
-
-    /// The release's content map, made of the earlier one's.
-    ///
-    /// # Errors
-    /// When the earlier map is not the one that the patch was made for, or what comes out is not the release's.
-    pub fn new_map(&self, earlier: &ContentMap, map_body: &Digest) -> Result<ContentMap, FormatError> {
-        let old = earlier.body();
-        if Digest::of(&old) != self.source_map {
-            return Err(FormatError::PatchSource);
-        }
-        let map = container::unpatch("content map", &old, &self.map_payload, self.map_len, MAX_MAP_BODY)?;
-        if Digest::of(&map) != *map_body {
-            return Err(FormatError::PatchMap);
-        }
-        ContentMap::decode_body(&map)
     }
 
     /// Whether all operations are possible between these two maps. To be called before the first is applied.

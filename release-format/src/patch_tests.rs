@@ -1,9 +1,10 @@
 use super::*;
 use crate::bsdiff::{Difference, Step};
 use crate::chunk::ChunkDecoder;
+use crate::digest::Digest;
 use crate::local::LocalChunks;
 use crate::patch_apply::PatchDecoder;
-use crate::testing::{self, Sample};
+use crate::testing::{self, Sample, prefixed};
 use proptest::prelude::*;
 
 /// A patch between two samples, with each kind of operation in turn, and its payloads.
@@ -19,14 +20,6 @@ fn part_bytes(sample: &Sample, part: Part) -> &[u8] {
 fn chunk_bytes(sample: &Sample, number: u32) -> &[u8] {
     let chunk = sample.map.chunk(number).unwrap();
     &part_bytes(sample, chunk.part)[chunk.offset as usize..][..chunk.len as usize]
-}
-
-fn prefixed(bytes: &[u8], prefix: &[u8]) -> Vec<u8> {
-    let mut context = zstd::zstd_safe::CCtx::create();
-    context.ref_prefix(prefix).unwrap();
-    let mut frame = Vec::with_capacity(zstd::zstd_safe::compress_bound(bytes.len()));
-    context.compress2(&mut frame, bytes).unwrap();
-    frame
 }
 
 fn make(old: &Sample, new: &Sample) -> Made {
@@ -63,13 +56,7 @@ fn make(old: &Sample, new: &Sample) -> Made {
         });
         payloads.push(payload);
     }
-    let body = new.map.body();
-    let table = PatchTable {
-        source_map: Digest::of(&old.map.body()),
-        map_payload: prefixed(&body, &old.map.body()),
-        map_len: body.len() as u32,
-        operations,
-    };
+    let table = PatchTable { map: testing::map_patch(&old.map, &new.map), operations };
     Made { table, payloads }
 }
 
@@ -83,7 +70,7 @@ impl Made {
     /// What a host does that has `old` and nothing else of `new`.
     fn apply(&self, old: &Sample, new: &Sample) -> Result<(Vec<u8>, Vec<u8>), FormatError> {
         let table = self.decode()?;
-        let map = table.new_map(&old.map, &Digest::of(&new.map.body()))?;
+        let map = table.map.apply(&old.map, &Digest::of(&new.map.body()))?;
         table.check(&old.map, &map)?;
         let (mut root, mut uki) = (vec![0xee; map.root_size() as usize], vec![0xee; map.uki_size() as usize]);
         let mut put = |write: crate::Write<'_>| {
@@ -147,10 +134,10 @@ fn each_kind_of_bad_patch_has_its_own_error() {
     let far = SourceRun { part: Part::Root, offset: 1 << 40, len: 10 };
     let wide = |made: &mut Made| made.table.operations[0].sources = vec![SourceRun { part: Part::Root, offset: 0, len: 4096 }; 5000];
     assert_eq!(with(|_| ()), "applied");
-    assert_eq!(with(|made| made.table.source_map = Digest::of(b"other")), "patch-source");
-    assert_eq!(with(|made| made.table.map_len -= 1), "body-compression");
-    assert_eq!(with(|made| made.table.map_len = u32::MAX), "body-too-large");
-    assert_eq!(with(|made| made.table.map_payload = zstd::bulk::compress(&vec![0; made.table.map_len as usize], 3).unwrap()), "patch-map");
+    assert_eq!(with(|made| made.table.map.source = Digest::of(b"other")), "patch-source");
+    assert_eq!(with(|made| made.table.map.len -= 1), "body-compression");
+    assert_eq!(with(|made| made.table.map.len = u32::MAX), "body-too-large");
+    assert_eq!(with(|made| made.table.map.frame = zstd::bulk::compress(&vec![0; made.table.map.len as usize], 3).unwrap()), "patch-map");
     assert_eq!(with(|made| made.table.operations[0].chunks[0].first = 999), "patch-chunks");
     assert_eq!(with(|made| made.table.operations[0].chunks[0].count = 0), "patch-chunks");
     assert_eq!(with(|made| made.table.operations[0].chunks.clear()), "patch-chunks");
@@ -243,7 +230,7 @@ proptest! {
         for body in [&changed[..], &body[..cut.index(body.len())]] {
             let head = container::wrap(WHAT, MAGIC, body, MAX_PATCH_BODY, 1).unwrap();
             let Ok(table) = PatchTable::decode(&head, size(&head)) else { continue };
-            let Ok(map) = table.new_map(&old.map, &Digest::of(&new.map.body())) else { continue };
+            let Ok(map) = table.map.apply(&old.map, &Digest::of(&new.map.body())) else { continue };
             if table.check(&old.map, &map).is_err() {
                 continue;
             }

@@ -61,12 +61,12 @@ pub const MAX_REQUESTS: usize = 400;
 const LARGEST_GAP: u64 = 64 << 20;
 
 impl FetchPlan {
-    /// The plan for the chunks that `wanted` says yes to.
+    /// The plan for the chunks that `wanted` says yes to. For those of them that have no entry there is no plan: look before.
     pub fn new(map: &ContentMap, index: &PackIndex, options: &PlanOptions, mut wanted: impl FnMut(u32, &Chunk) -> bool) -> Self {
         let mut plan = Self { max_gap: options.max_gap, ..Self::default() };
         let mut planned = Vec::new();
-        for ((number, chunk), entry) in map.chunks().zip(index.entries()) {
-            if !wanted(number, &chunk) {
+        for (number, entry) in index.entries() {
+            if !map.chunk(number).is_some_and(|chunk| wanted(number, &chunk)) {
                 continue;
             }
             if entry.operation.has_payload() {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::channel::{Channel, ChannelRelease, expect, parse, print};
 use crate::digest::Digest;
 use crate::error::FormatError;
-use crate::limits::{MAX_PACKS, MAX_PATCHES, MAX_RELEASE, MAX_ROOT, MAX_UKI};
+use crate::limits::{MAX_DIFFERENCES, MAX_PACKS, MAX_PATCHES, MAX_RELEASE, MAX_ROOT, MAX_UKI};
 use crate::map::{ContentMap, Part};
 use crate::names::Name;
 use crate::object::ObjectRef;
@@ -57,6 +57,10 @@ pub struct Release {
     /// Ways from earlier releases; an agent passes over those whose format it does not know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub patches: Vec<PatchInfo>,
+    /// For hosts that run earlier releases and have no patch: what map and index have beyond the earlier map; an agent passes over those
+    /// whose format it does not know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<DifferenceInfo>,
     /// What must not go backwards.
     #[serde(default)]
     pub state: StateFloor,
@@ -92,6 +96,22 @@ pub struct PatchInfo {
 
 impl PatchInfo {
     /// The version of the format of patch packs.
+    pub const FORMAT: u32 = 1;
+}
+
+/// What map and index have beyond an earlier release's map.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DifferenceInfo {
+    /// Version of the format of differences.
+    pub format: u32,
+    /// Root hash of the earlier release.
+    pub from: Digest,
+    /// The file.
+    pub difference: ObjectRef,
+}
+
+impl DifferenceInfo {
+    /// The version of the format of differences.
     pub const FORMAT: u32 = 1;
 }
 
@@ -181,7 +201,11 @@ impl Release {
         if self.uki.name != UkiName::settled(self.version.clone()).to_string() {
             return bad("the UKI's name is not that of this version");
         }
-        for (things, found, limit) in [("packs", self.packs.len(), MAX_PACKS), ("patches", self.patches.len(), MAX_PATCHES)] {
+        for (things, found, limit) in [
+            ("packs", self.packs.len(), MAX_PACKS),
+            ("patches", self.patches.len(), MAX_PATCHES),
+            ("differences", self.differences.len(), MAX_DIFFERENCES),
+        ] {
             if found > limit {
                 return Err(FormatError::TooMany { what: WHAT, things, found: found as u64, limit: limit as u64 });
             }
@@ -224,6 +248,7 @@ mod tests {
             packs: vec![object],
             full_size: 0,
             patches: Vec::new(),
+            differences: Vec::new(),
             state: StateFloor { layout: 1, components: [("etcd".to_owned(), "3.5".to_owned())].into() },
         }
     }
@@ -259,6 +284,11 @@ mod tests {
         assert_eq!(refused(|release| release.uki.name = "../../x.efi".to_owned()), "metadata-syntax");
         assert_eq!(refused(|release| release.uki.size = u64::MAX), "metadata-syntax");
         assert_eq!(refused(|release| release.packs = vec![ObjectRef::of(b""); 257]), "format-too-many");
+        let difference = DifferenceInfo { format: 1, from: Digest::of(b"old"), difference: ObjectRef::of(b"") };
+        let full = Release { differences: vec![difference; 64], ..release() };
+        assert!(full.encode().unwrap().len() < 32 << 10);
+        let over = Release { differences: vec![full.differences[0].clone(); 65], ..release() };
+        assert_eq!(over.encode().unwrap_err().kind(), "format-too-many");
     }
 
     #[test]

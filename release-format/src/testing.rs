@@ -1,7 +1,7 @@
 //! Small releases for tests.
 
 use crate::limits::{BLOCK, CHUNK};
-use crate::{ContentMap, Digest, Entry, ExtentKind, MapBuilder, ObjectRef, Operation, PackIndex, encode_chunk, pack_header};
+use crate::{ContentMap, Digest, Entry, ExtentKind, MapBuilder, MapPatch, ObjectRef, Operation, PackIndex, encode_chunk, pack_header};
 
 pub struct Sample {
     pub root: Vec<u8>,
@@ -63,4 +63,18 @@ pub fn release_of(files: &[(&str, &[u8])], uki: &[u8]) -> Sample {
 pub fn sample() -> Sample {
     let body: Vec<u8> = (0..6000_u32).map(|number| ((number * number) >> 7) as u8).collect();
     release_of(&[("bin/a", b"hello"), ("bin/b", &body), ("zeros", &[0; 4096])], &[9; 100])
+}
+
+/// One zstd frame of `bytes` with `prefix` before them.
+pub fn prefixed(bytes: &[u8], prefix: &[u8]) -> Vec<u8> {
+    let mut context = zstd::zstd_safe::CCtx::create();
+    context.ref_prefix(prefix).unwrap();
+    let mut frame = Vec::with_capacity(zstd::zstd_safe::compress_bound(bytes.len()));
+    context.compress2(&mut frame, bytes).unwrap();
+    frame
+}
+
+pub fn map_patch(old: &ContentMap, new: &ContentMap) -> MapPatch {
+    let (old, new) = (old.body(), new.body());
+    MapPatch { source: Digest::of(&old), len: new.len() as u32, frame: prefixed(&new, &old) }
 }

@@ -64,6 +64,7 @@ fn release(map: &[u8], index: &[u8], pack: &[u8], map_body: Digest) -> Release {
         packs: vec![ObjectRef::of(pack)],
         full_size: 0,
         patches: Vec::new(),
+        differences: Vec::new(),
         state: StateFloor { layout: 1, components: [("etcd".to_owned(), "3.5".to_owned())].into() },
     }
 }
@@ -144,7 +145,7 @@ fn maps_of_version_1_are_read() {
 fn packs_of_version_1_are_read() {
     let (map, pack) = (map(), golden("v1.pack"));
     let index = PackIndex::decode(&golden("v1.index"), &map, &[ObjectRef::of(&pack)]).unwrap();
-    let operations: Vec<u8> = index.entries().iter().map(|entry| entry.operation.code()).collect();
+    let operations: Vec<u8> = index.entries().map(|(_, entry)| entry.operation.code()).collect();
     assert_eq!(operations, [1, 1, 1, 2, 3, 1, 1, 1]);
     let mut files = [vec![0xee_u8; map.root_size() as usize], vec![0xee; map.uki_size() as usize]];
     let mut put = |write: Write<'_>| {

@@ -1,5 +1,5 @@
-//! A patch pack of format 1 with every operation, as it was written when the format was made. It must be applied for ever.
-//! `GARBOARD_BLESS=1 cargo test --workspace --test golden_patch` writes it, for a new version of the format only.
+//! A patch pack of format 1 with every operation, and a difference of format 1, as they were written when their formats were made. They must be
+//! read for ever. `GARBOARD_BLESS=1 cargo test --workspace --test golden_patch` writes them, for a new version of the format only.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -7,10 +7,30 @@ use std::fs;
 use std::path::PathBuf;
 
 use release_format::{
-    ChunkDecoder, ChunkRun, ContentMap, Difference, Digest, ExtentKind, FormatError, LocalChunks, MapBuilder, Operation, Part,
-    PatchDecoder, PatchOperation, PatchTable, PayloadDigest, SourceRun, Step, Write,
+    ChunkDecoder, ChunkRun, ContentMap, Difference, Digest, Entry, ExtentKind, FormatError, LocalChunks, MapBuilder, MapPatch, ObjectRef,
+    Operation, PackIndex, Part, PatchDecoder, PatchOperation, PatchTable, PayloadDigest, SourceRun, Step, Write, decode_difference,
+    encode_difference,
 };
 use zstd::zstd_safe::{CCtx, compress_bound};
+
+/// Each chunk as it is, one after the other, in a pack of its part.
+fn index(bodies: &Bodies) -> (PackIndex, Vec<ObjectRef>) {
+    let mut ends = [16_u64; 2];
+    let entries = bodies.iter().map(|(kind, _, body)| {
+        let pack = usize::from(*kind == ExtentKind::Section);
+        let offset = ends[pack];
+        ends[pack] += body.len() as u64;
+        let digest = PayloadDigest::of(body);
+        Entry { operation: Operation::Raw, pack: pack as u16, offset, len: body.len() as u32, digest }
+    });
+    let entries = entries.collect();
+    let packs = ends.map(|size| ObjectRef { sha256: Digest::of(b"pack"), size }).to_vec();
+    (PackIndex::new(entries, &map(bodies), &packs).unwrap(), packs)
+}
+
+fn difference_file() -> PathBuf {
+    file().with_extension("difference")
+}
 
 fn file() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1.patch")
@@ -124,12 +144,10 @@ fn bless() {
         payloads.extend(payload);
     }
     let body = new_map.body();
-    let table = PatchTable {
-        source_map: Digest::of(&old_map.body()),
-        map_payload: prefixed(&body, &old_map.body()),
-        map_len: body.len() as u32,
-        operations,
-    };
+    let map = MapPatch { source: Digest::of(&old_map.body()), len: body.len() as u32, frame: prefixed(&body, &old_map.body()) };
+    let difference = encode_difference(&map, &old_map, &new_map, &index(&bodies).0, 19).unwrap();
+    fs::write(difference_file(), difference).unwrap();
+    let table = PatchTable { map, operations };
     let head = table.encode(19).unwrap();
     fs::write(file(), [head, payloads].concat()).unwrap();
 }
@@ -142,7 +160,7 @@ fn patches_of_format_1_are_applied() {
     let bytes = fs::read(file()).unwrap();
     let (old_map, new_map) = (map(&old()), map(&new()));
     let table = PatchTable::decode(&bytes[..TABLE], bytes.len() as u64).unwrap();
-    assert_eq!(table.new_map(&old_map, &Digest::of(&new_map.body())).unwrap(), new_map);
+    assert_eq!(table.map.apply(&old_map, &Digest::of(&new_map.body())).unwrap(), new_map);
     table.check(&old_map, &new_map).unwrap();
     let codes: Vec<u8> = table.operations.iter().map(|operation| operation.operation.code()).collect();
     assert_eq!(codes, [4, 6, 1, 2, 3, 5]);
@@ -169,4 +187,21 @@ fn patches_of_format_1_are_applied() {
         decoder.apply(&table, (number, payload), &new_map, &mut chunks, &mut read, &mut put).unwrap();
     }
     assert!(made == files(&new()));
+}
+
+#[test]
+fn differences_of_format_1_are_read() {
+    let bytes = fs::read(difference_file()).unwrap();
+    let (old_map, new_map) = (map(&old()), map(&new()));
+    let (whole, packs) = index(&new());
+    let (made, index) = decode_difference(&bytes, &old_map, &Digest::of(&new_map.body()), &packs).unwrap();
+    assert_eq!(made, new_map);
+    // The metadata and the file that was kept are in the earlier release.
+    assert_eq!(index.entries().map(|(chunk, _)| chunk).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 7]);
+    assert!(index.entries().all(|(chunk, entry)| whole.entry(chunk) == Some(entry)));
+    // What is compressed is exact to the byte behind the frame of the map, whose compression is zstd's.
+    let body = zstd::bulk::decompress(&bytes[16..], 1 << 20).unwrap();
+    let frame = usize::from(body[36] & 0x7f) | usize::from(body[37]) << 7;
+    assert_eq!(&body[..32], Digest::of(&old_map.body()).as_bytes());
+    assert_eq!(Digest::of(&body[38 + frame..]).to_string(), "3595a80f08fef826cfaab5d1254aaaa655d855db9c36a33825f733b2c716ce36");
 }

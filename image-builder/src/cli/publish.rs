@@ -147,7 +147,7 @@ fn describe(published: &Published, channel: &Name) -> Vec<String> {
         ),
         format!(
             "  in full        {:>10} in {} requests, for {} of root image and UKI",
-            human_bytes(costs.full.bytes),
+            human_bytes(costs.full.bytes + costs.map_and_index),
             costs.full.requests,
             human_bytes(published.image_bytes)
         ),
@@ -161,11 +161,16 @@ fn describe(published: &Published, channel: &Name) -> Vec<String> {
             (None, Some(bytes)) => format!("{:>10} by patch (not offered)", human_bytes(bytes)),
             (None, None) => format!("{:>10} no patch", ""),
         };
-        let chunks = human_bytes(from.cost.bytes);
+        let chunks = human_bytes(from.by_chunks(costs.map_and_index));
         let way = from.way(&costs.full);
         lines.push(format!("  from {:<9}{patch}, {chunks} by chunks in {} requests: offers {way}", from.version, from.cost.requests));
     }
-    lines.push(format!("  and {} of content map and index, but for patches", human_bytes(costs.map_and_index)));
+    let differences: Vec<u64> = costs.chunks_from.iter().filter_map(|from| from.difference).collect();
+    let of = match (differences.iter().min(), differences.iter().max()) {
+        (Some(least), Some(most)) => format!("; by chunks, where there is a difference, {} to {}", human_bytes(*least), human_bytes(*most)),
+        _ => String::new(),
+    };
+    lines.push(format!("  of this content map and index: {}{of}; none by patch", human_bytes(costs.map_and_index)));
     lines
 }
 

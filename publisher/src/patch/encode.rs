@@ -1,5 +1,7 @@
 //! The smallest operation for a window.
 
+use std::collections::HashSet;
+
 use release_format::{Operation, PayloadDigest, SourceRun};
 use zstd::zstd_safe::{CCtx, CParameter, compress_bound};
 
@@ -9,6 +11,9 @@ use crate::error::PublishError;
 
 /// A prefix of 16 MiB and 8 MiB behind it lie within one window of zstd.
 const WINDOW_LOG: u32 = 25;
+
+/// Windows of fewer new bytes are tried in all ways, which takes no time.
+const FOREIGN: usize = 64 << 10;
 
 /// An operation with its payload.
 pub struct Encoded {
@@ -45,7 +50,7 @@ pub fn smallest(window: &Window, source: &[u8], output: &[u8], level: i32) -> Re
             best = of(operation, sources, source, payload);
         }
     };
-    if source.is_empty() {
+    if source.is_empty() || is_foreign(source, output) {
         offer(Operation::Data, &[], &[], zstd(output, &[], level).ok_or_else(failed)?);
         return Ok(best);
     }
@@ -63,6 +68,19 @@ pub fn smallest(window: &Window, source: &[u8], output: &[u8], level: i32) -> Re
     Ok(best)
 }
 
+/// Whether old bytes are of no use: what is new is compressed already, and of `source` it has no 15 bytes in a row, but for one byte repeated.
+/// Looking for the smallest operation takes seconds, and longest where there is nothing to find, as in the compressed part of a kernel.
+fn is_foreign(source: &[u8], output: &[u8]) -> bool {
+    let is_packed = || zstd(output, &[], 1).is_some_and(|frame| frame.len() > output.len() - output.len() / 64);
+    if output.len() < FOREIGN || !is_packed() {
+        return false;
+    }
+    let word = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).unwrap_or_default();
+    let is_run = |word: &u64| *word == word.rotate_left(8);
+    let known: HashSet<u64> = source.chunks_exact(8).map(word).filter(|word| !is_run(word)).collect();
+    !output.windows(8).map(word).any(|word| known.contains(&word))
+}
+
 /// One zstd frame of `bytes`, with `prefix` before them.
 pub fn zstd(bytes: &[u8], prefix: &[u8], level: i32) -> Option<Vec<u8>> {
     let mut context = CCtx::try_create()?;
@@ -75,4 +93,40 @@ pub fn zstd(bytes: &[u8], prefix: &[u8], level: i32) -> Option<Vec<u8>> {
     let mut frame = Vec::with_capacity(compress_bound(bytes.len()));
     context.compress2(&mut frame, bytes).ok()?;
     Some(frame)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use release_format::Part;
+
+    /// Bytes that do not compress.
+    fn noise(seed: u64, len: usize) -> Vec<u8> {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 24) as u8
+        };
+        (0..len).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn only_what_is_compressed_and_has_nothing_in_common_is_foreign() {
+        let (old, new) = (noise(1, 300_000), noise(2, 200_000));
+        assert!(is_foreign(&old, &new));
+        let run = SourceRun { part: Part::Uki, offset: 0, len: old.len() as u64 };
+        let made = smallest(&Window::of_bytes(run), &old, &new, 3).unwrap();
+        assert_eq!((made.operation, made.sources.len()), (Operation::Raw, 0));
+        // Zeros that both have are no reason.
+        assert!(is_foreign(&[&old[..], &[0; 200]].concat(), &[&new[..], &[0; 100]].concat()));
+        for at in 0..9 {
+            let mut moved = new.clone();
+            moved[99_000 + at..99_015 + at].copy_from_slice(&old[5000..5015]);
+            assert!(!is_foreign(&old, &moved), "15 bytes in common at {at}");
+        }
+        assert!(!is_foreign(&old, &new[..FOREIGN - 1]), "little");
+        assert!(!is_foreign(&old, &b"what compresses".repeat(20_000)), "not compressed");
+    }
 }

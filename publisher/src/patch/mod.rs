@@ -14,6 +14,7 @@ use release_format::{
     Release,
 };
 
+use crate::differences::map_patch;
 use crate::error::PublishError;
 use crate::pack::{SMALL_LEVEL, read_map};
 use crate::parts::OpenParts;
@@ -68,14 +69,8 @@ pub fn make(parts: &OpenParts, map: &ContentMap, from: &Release, repository: &Re
     let (encoded, kernel) = (encoded?, kernel?);
 
     let failed = || PublishError::format(&format!("the patch from version {}", from.version));
-    let map_body = map.body();
-    let map_payload = zstd(&map_body, &old_map.body(), SMALL_LEVEL).ok_or_else(|| failed()(release_format::FormatError::PatchMap))?;
-    let mut table = PatchTable {
-        source_map: from.map_body,
-        map_payload,
-        map_len: u32::try_from(map_body.len()).unwrap_or(u32::MAX),
-        operations: Vec::with_capacity(encoded.len()),
-    };
+    let map_patch = map_patch(&old_map, from, map).map_err(failed())?;
+    let mut table = PatchTable { map: map_patch, operations: Vec::with_capacity(encoded.len()) };
     for (window, encoded) in windows.iter().zip(&encoded) {
         table.operations.push(PatchOperation {
             operation: encoded.operation,
@@ -114,7 +109,7 @@ fn rehearse(
     encoded: &[Encoded],
 ) -> Result<(), release_format::FormatError> {
     let table = PatchTable::decode(head, size)?;
-    table.new_map(old_map, &Digest::of(&map.body()))?;
+    table.map.apply(old_map, &Digest::of(&map.body()))?;
     table.check(old_map, map)?;
     (0_u32..).zip(encoded).collect::<Vec<_>>().par_iter().try_for_each_init(PatchDecoder::default, |decoder, (number, encoded)| {
         let mut chunks = ChunkDecoder::new()?;

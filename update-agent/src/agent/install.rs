@@ -6,11 +6,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use disk_layout::{SlotName, Version};
-use release_format::{Channel, ChannelRelease, ContentMap, Digest, Part, PatchInfo, Release, Write};
+use release_format::{Channel, ChannelRelease, ContentMap, Digest, LocalChunks, Part, PatchInfo, Release, Write};
 
 use super::{Agent, AgentError, Wish, random_id};
 use crate::commit::{Claim, CommitError, Image, Installer, Uki};
-use crate::download::{self, Download, DownloadError, LocalSource, Patch, Position, Sink, SinkError, Taken, patch_from};
+use crate::download::{self, Beyond, Download, DownloadError, LocalSource, Patch, Position, Sink, SinkError, Taken, patch_from};
 use crate::fetch::Source;
 use crate::fetch::bundle::Bundle;
 use crate::recovery::{Copies, Standing};
@@ -198,21 +198,24 @@ impl Agent {
         if (journal.position.from, journal.position.patch) != (from, digest) {
             journal.position = Position { from, patch: digest, full: journal.position.full, ..Position::default() };
         }
-        let kept = || self.state.map(&release.root_hash).filter(|map| Digest::of(&map.body()) == release.map_body);
         let (patch, made) = patch.unzip();
-        let map = match made {
+        let difference = running.as_ref().and_then(|_| download::offered_difference(release, &running_hash));
+        let (map, mut beyond) = match (made, &difference, &running) {
+            (None, Some(info), Some(running)) => match download::difference_from(source, release, info, running).await? {
+                Some((map, index)) => (Some(map), Beyond::Here(index)),
+                None => {
+                    journal.position.lost = true;
+                    (None, Beyond::Nothing)
+                }
+            },
+            (made, ..) => (made, Beyond::Nothing),
+        };
+        let map = match map {
             Some(map) => {
                 self.keep_map(&release.root_hash, &map);
                 map
             }
-            None => match kept() {
-                Some(map) => map,
-                None => {
-                    let map = download::map(source, release).await?;
-                    self.keep_map(&release.root_hash, &map);
-                    map
-                }
-            },
+            None => self.map_of(source, release).await?,
         };
         let slot = self.host.running.slot;
         let local = RunningSlot { target: &*self.target, slot, uki: File::open(self.state.uki_path(&self.host.running.version)).ok() };
@@ -223,8 +226,11 @@ impl Agent {
             }
             _ => None,
         };
-        let download = Download::new(release.clone(), map, running.as_ref(), patch, parts).with_kernel(kernel);
-        drop(running);
+        let local_chunks = running.as_ref().map(LocalChunks::of).unwrap_or_default();
+        if let (Some(_), Some(info), Some(running)) = (&patch, difference, running) {
+            beyond = Beyond::There(info, running);
+        }
+        let download = Download::new(release.clone(), map, local_chunks, patch, parts).with_kernel(kernel).with_beyond(beyond);
         let uki = if with_uki { Some(self.state.stage_uki(&image.uki.version, image.uki.len)?) } else { None };
         let position = journal.position.clone();
         let mut writer = Writer {
@@ -266,6 +272,16 @@ impl Agent {
         };
         eprintln!("update-agent: there is no content map of the running version, so all is fetched: {why}");
         Ok(None)
+    }
+
+    /// The content map of a release: kept since an attempt before, or from the server.
+    async fn map_of(&self, source: &Source, release: &Release) -> Result<ContentMap, AgentError> {
+        if let Some(map) = self.state.map(&release.root_hash).filter(|map| Digest::of(&map.body()) == release.map_body) {
+            return Ok(map);
+        }
+        let map = download::map(source, release).await?;
+        self.keep_map(&release.root_hash, &map);
+        Ok(map)
     }
 
     /// What is lost without it is bytes of the next update.

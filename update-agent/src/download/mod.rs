@@ -4,6 +4,7 @@
 //! while a patch is applied, one operation's windows and streams, up to 40 MiB. How far it is durably on the disk is noted often enough that
 //! an interruption costs 8 MiB at most, with what the connection's buffers hold.
 
+mod differing;
 mod patching;
 mod position;
 mod reader;
@@ -13,8 +14,8 @@ use std::io;
 use std::time::Duration;
 
 use release_format::{
-    Channel, ChannelRelease, Chunk, ChunkDecoder, ContentMap, Fetch, FetchPlan, FormatError, LocalChunks, LocalPlace, MAX_REQUESTS,
-    ObjectKind, PackIndex, Part, PlanOptions, RangeDecoder, Release, Write,
+    Channel, ChannelRelease, Chunk, ChunkDecoder, ContentMap, DifferenceInfo, Fetch, FetchPlan, FormatError, LocalChunks, LocalPlace,
+    MAX_REQUESTS, ObjectKind, PackIndex, Part, PlanOptions, RangeDecoder, Release, Write,
 };
 use thiserror::Error;
 use tokio::task::yield_now;
@@ -22,6 +23,7 @@ use tokio::time::sleep;
 
 use crate::fetch::{FetchError, Source};
 
+pub use differing::{difference_from, offered_difference};
 pub use patching::{Patch, patch_from};
 pub use position::{Position, Taken, Way};
 use reader::{Reader, Span, Spans};
@@ -125,8 +127,21 @@ pub struct Download {
     map: ContentMap,
     local: LocalChunks,
     patch: Option<Patch>,
+    beyond: Cell<Beyond>,
     kernel: Cell<Option<RebuiltKernel>>,
     parts: Vec<Part>,
+}
+
+/// Where entries of the chunks that the running version lacks come from, if not from the pack index.
+#[derive(Debug, Default)]
+pub enum Beyond {
+    /// From nowhere else.
+    #[default]
+    Nothing,
+    /// A difference that was read.
+    Here(PackIndex),
+    /// A difference that is fetched if a patch leaves chunks to be fetched, with the map of the running version.
+    There(DifferenceInfo, ContentMap),
 }
 
 /// What became of a kernel patch.
@@ -139,17 +154,44 @@ pub struct RebuiltKernel {
 }
 
 impl Download {
-    /// `parts` says what is wanted, `running` is the map of the running version, if chunks are taken from there.
+    /// `parts` says what is wanted, `local` are the chunks of the running version, none if all is fetched.
     #[must_use]
-    pub fn new(release: Release, map: ContentMap, running: Option<&ContentMap>, patch: Option<Patch>, parts: &[Part]) -> Self {
-        let local = running.map(LocalChunks::of).unwrap_or_default();
-        Self { release, map, local, patch, kernel: Cell::default(), parts: parts.to_vec() }
+    pub fn new(release: Release, map: ContentMap, local: LocalChunks, patch: Option<Patch>, parts: &[Part]) -> Self {
+        Self { release, map, local, patch, beyond: Cell::default(), kernel: Cell::default(), parts: parts.to_vec() }
     }
 
     /// The same, with a kernel that was rebuilt, or could not be.
     #[must_use]
     pub fn with_kernel(self, kernel: Option<RebuiltKernel>) -> Self {
         Self { kernel: Cell::new(kernel), ..self }
+    }
+
+    /// The same, with what a difference says or may say.
+    #[must_use]
+    pub fn with_beyond(self, beyond: Beyond) -> Self {
+        Self { beyond: Cell::new(beyond), ..self }
+    }
+
+    /// An index with an entry for each chunk that is wanted. A difference has none for those that should be on this host already. It says the
+    /// same of the others, so a plan and a position in it do not depend on where the entries come from.
+    async fn index_of(&self, source: &Source, wanted: &[bool], position: &mut Position) -> Result<PackIndex, DownloadError> {
+        let known = match self.beyond.take() {
+            _ if position.full => None,
+            Beyond::Nothing => None,
+            Beyond::Here(index) => Some(index),
+            Beyond::There(info, running) => {
+                let found = difference_from(source, &self.release, &info, &running).await?;
+                position.lost |= found.is_none();
+                found.map(|(_, index)| index)
+            }
+        };
+        let Some(index) = known else { return self.index(source).await };
+        let unsaid = (0..).zip(wanted).filter(|(chunk, wanted)| **wanted && index.entry(*chunk).is_none()).count();
+        if unsaid == 0 {
+            return Ok(index);
+        }
+        eprintln!("update-agent: of {unsaid} chunks the difference does not say where they are, so the pack index is fetched");
+        self.index(source).await
     }
 
     async fn index(&self, source: &Source) -> Result<PackIndex, DownloadError> {
@@ -177,7 +219,7 @@ impl Download {
         if !wanted.contains(&true) {
             return Ok(self.taken(&position, None));
         }
-        let index = self.index(source).await?;
+        let index = self.index_of(source, &wanted, &mut position).await?;
         let options = PlanOptions { max_len: RANGE, ..PlanOptions::default() };
         let want = |number: u32, _: &Chunk| wanted.get(number as usize).is_some_and(|wanted| *wanted);
         // The same position leads to the same plan.
@@ -300,12 +342,12 @@ impl Download {
         };
         let copied = if way == Way::Full { 0 } else { self.local_chunks().map(|(_, chunk, _)| u64::from(chunk.len)).sum() };
         let full = match (self.release.full_size, index) {
-            // The publisher has not noted it.
+            // The publisher has not noted it, and so is one that makes no differences: the index has all chunks.
             (0, Some(index)) => FetchPlan::new(&self.map, index, &PlanOptions::default(), |_, _| true).bytes(),
             (noted, _) => noted,
         };
         let kernel = position.kernel == Some(true);
-        Taken { way, received: position.fetched, full, copied, kernel, fallbacks: position.missing.len() as u64 }
+        Taken { way, received: position.fetched, full, copied, kernel, fallbacks: position.missing.len() as u64 + u64::from(position.lost) }
     }
 
     async fn fetch(

@@ -36,7 +36,7 @@ pub async fn patch_from(
     let bytes = range(source, &info.patch.path(ObjectKind::Patch), head.size, info.patch.size).await?;
     head.verify(&bytes)?;
     let table = PatchTable::decode(&bytes, info.patch.size)?;
-    let map = table.new_map(running, &release.map_body)?;
+    let map = table.map.apply(running, &release.map_body)?;
     release.expect_map(&map)?;
     table.check(running, &map)?;
     Ok((Patch { info: info.clone(), table }, map))

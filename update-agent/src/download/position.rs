@@ -15,6 +15,8 @@ pub struct Position {
     pub copied: u32,
     /// Chunks that the running version should have and has not; in order.
     pub missing: Vec<u32>,
+    /// The difference from the running version could not be used.
+    pub lost: bool,
     /// Digest of the patch pack that is used.
     pub patch: Option<Digest>,
     /// Whether the kernel was rebuilt, once that was tried.
@@ -79,7 +81,7 @@ pub struct Taken {
     pub copied: u64,
     /// Whether the kernel was rebuilt by its kernel patch.
     pub kernel: bool,
-    /// Chunks that could not be copied or made of what is here, and were fetched instead.
+    /// Chunks that could not be copied or made of what is here, and were fetched instead; a difference that could not be used counts too.
     pub fallbacks: u64,
 }
 

@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
-use super::machine::{asked, world_of};
-use crate::crash::fixture::Release;
+use super::machine::{World, asked, opened, world_of};
+use super::shop::Shop;
+use crate::crash::fixture::{Release, noise};
+use crate::download::Way;
 
 const MIB: u64 = 1 << 20;
 /// Of a root that does not compress: 36 MiB.
@@ -12,15 +14,45 @@ const BLOCKS: u64 = 9 * 1024;
 /// The limit for each interruption.
 const TWICE: u64 = 8 * MIB;
 
-/// The agent is killed each time so many bytes have come, before, at and behind the places where the journal is written; then a new one
-/// goes on. What lies in the buffers of a connection when that ends counts as fetched.
+/// All but the first 8 MiB of the root are new.
+async fn mostly_new(publish: impl FnOnce(&Shop, &Release)) -> World {
+    let old = Release::of_blocks("1.0", BLOCKS);
+    let new = old.changed("1.1", |root| {
+        let kept = 8 * MIB as usize;
+        let more = noise("1.1", root.len() - kept);
+        root[kept..].copy_from_slice(&more);
+    });
+    let shop = Shop::new();
+    shop.publish(&old);
+    publish(&shop, &new);
+    opened(shop, old, new).await
+}
+
 #[tokio::test]
 async fn at_most_8_mib_are_fetched_twice_after_each_kill() {
     let world = world_of(Release::of_blocks("1.0", BLOCKS), Release::of_blocks("1.1", BLOCKS)).await;
-    let objects = std::fs::read_dir(world.shop.repository().join("objects")).unwrap();
-    let packs = objects.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|extension| extension == "pack"));
-    let whole: u64 = packs.map(|path| path.metadata().unwrap().len()).sum();
-    assert!(whole > 36 * MIB, "{whole}");
+    killed_often(&world, Way::Full, "pack").await;
+}
+
+#[tokio::test]
+async fn at_most_8_mib_are_fetched_twice_after_each_kill_by_chunks_whose_difference_goes() {
+    let world = mostly_new(Shop::publish).await;
+    killed_often(&world, Way::Chunks, "pack").await;
+}
+
+#[tokio::test]
+async fn at_most_8_mib_are_fetched_twice_after_each_kill_by_patch() {
+    let world = mostly_new(Shop::publish_with_patch).await;
+    killed_often(&world, Way::Patch, "patch").await;
+}
+
+/// The agent is killed each time so many bytes have come, before, at and behind the places where the journal is written; then a new one
+/// goes on. What lies in the buffers of a connection when that ends counts as fetched. After the second time there is no difference any
+/// more: the place in a download is the same with the whole index.
+async fn killed_often(world: &World, way: Way, ending: &str) {
+    // Of the new release: the old one's pack is larger.
+    let whole = world.shop.objects(ending).iter().map(|path| path.metadata().unwrap().len()).min().unwrap();
+    assert!(whole > 27 * MIB, "{whole}");
     let sent = || world.server.shared.lock().unwrap().sent;
     let mut wasted = Vec::new();
     for bytes in [2 * MIB, 8 * MIB - 1, 5 * MIB, 13 * MIB, 10 * MIB].into_iter().cycle() {
@@ -31,6 +63,8 @@ async fn at_most_8_mib_are_fetched_twice_after_each_kill() {
         tokio::select! {
             result = agent.update(&wish) => {
                 assert_eq!(result.unwrap().unwrap().as_str(), "1.1");
+                let taken = agent.status.way.clone().unwrap();
+                assert_eq!((taken.way, taken.fallbacks), (way, u64::from(way == Way::Chunks)), "{taken:?}");
                 break;
             }
             () = async {
@@ -43,6 +77,9 @@ async fn at_most_8_mib_are_fetched_twice_after_each_kill() {
         // The server notices that nobody listens.
         tokio::time::sleep(Duration::from_millis(50)).await;
         wasted.push((sent() - start) - (noted() - noted_before));
+        if wasted.len() == 2 {
+            world.shop.objects("difference").iter().for_each(|path| std::fs::remove_file(path).unwrap());
+        }
     }
     let (sent, kills) = (sent(), wasted.len() as u64);
     eprintln!("killed {kills} times, {sent} bytes sent for {whole}; of no use: {wasted:?}");

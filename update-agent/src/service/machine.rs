@@ -203,7 +203,7 @@ pub async fn world_of(old: Release, new: Release) -> World {
 }
 
 /// What a shop has published is served, and `old` runs.
-async fn opened(shop: Shop, old: Release, new: Release) -> World {
+pub async fn opened(shop: Shop, old: Release, new: Release) -> World {
     let server = Server::start(shop.repository()).await;
     let mut machine = Machine::new(&shop, &old);
     machine.verdict(&old, "good", "");

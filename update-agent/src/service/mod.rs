@@ -4,6 +4,7 @@ mod attacks;
 mod bundles;
 mod crossings;
 mod daemon;
+mod differences;
 mod disks;
 mod forge;
 mod interruptions;

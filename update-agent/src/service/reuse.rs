@@ -10,7 +10,7 @@ use crate::status::AgentState;
 use crate::target::{Area, Target};
 
 /// Installs 1.1 after `damage` to what runs, and says what that took and how many bytes of packs were sent.
-async fn after(world: &World, damage: impl FnOnce(&World)) -> (Taken, u64) {
+pub async fn after(world: &World, damage: impl FnOnce(&World)) -> (Taken, u64) {
     let mut agent = world.machine.agent(&world.server.url);
     damage(world);
     agent.update(&asked()).await.unwrap();
@@ -19,7 +19,7 @@ async fn after(world: &World, damage: impl FnOnce(&World)) -> (Taken, u64) {
     (agent.status.way.clone().unwrap(), sent)
 }
 
-fn requests(world: &World, ending: &str) -> usize {
+pub fn requests(world: &World, ending: &str) -> usize {
     world.server.shared.lock().unwrap().requests.iter().filter(|request| request.split(' ').next().unwrap().ends_with(ending)).count()
 }
 
@@ -32,7 +32,8 @@ async fn only_what_the_running_version_does_not_have_is_fetched() {
     // Two chunks, the metadata, and the head of the UKI.
     assert!(sent < 640 * 1024, "{sent}");
     assert!(taken.full > 4 << 20 && taken.saved() > 3 << 20 && taken.copied > 3 << 20, "{taken:?}");
-    assert_eq!(requests(&world, ".map"), 2);
+    // The running version's map, which nobody has left on state; of the new one's map and index what is beyond it.
+    assert_eq!((requests(&world, ".map"), requests(&world, ".difference"), requests(&world, ".index")), (1, 1, 0));
     let events = world.machine.state().versions().unwrap().events;
     assert!(events[0].detail.contains("by chunks: 0."), "{}", events[0].detail);
 
@@ -45,14 +46,15 @@ async fn only_what_the_running_version_does_not_have_is_fetched() {
     world.server.behave(Behaviour::default());
     let mut agent = world.machine.agent(&world.server.url);
     assert_eq!(agent.update(&asked()).await.unwrap().unwrap().as_str(), "1.2");
-    assert_eq!((agent.status.way.clone().unwrap().way, requests(&world, ".map")), (Way::Chunks, 1));
+    assert_eq!((agent.status.way.clone().unwrap().way, requests(&world, ".map")), (Way::Chunks, 0));
+    assert_eq!((requests(&world, ".difference"), requests(&world, ".index")), (1, 0));
     assert!(agent.status.metrics().contains("garboard_update_way_total{way=\"chunks\"} 1\n"));
     assert!(agent.status.render().contains("came:     by chunks"), "{}", agent.status.render());
     assert_eq!(world.machine.boots(), "1.2");
 }
 
 /// Flips a bit of what runs.
-fn flip(world: &World, at: u64) {
+pub fn flip(world: &World, at: u64) {
     let (mut block, area) = (vec![0; 512], Area::Root(SlotName::A));
     world.machine.disk.read(area, at, &mut block).unwrap();
     block[7] ^= 0x10;
@@ -65,6 +67,8 @@ async fn a_flipped_bit_in_the_running_slot_costs_one_chunk_and_is_told() {
     let (taken, sent) = after(&world, |world| flip(world, 2 << 20)).await;
     assert_eq!((taken.way, taken.fallbacks), (Way::Chunks, 1));
     assert!(sent < 920 * 1024, "{sent}");
+    // The difference does not say where a chunk is that should be here.
+    assert_eq!((requests(&world, ".difference"), requests(&world, ".index"), requests(&world, ".map")), (1, 1, 1));
     assert!(taken.render().contains("one piece"), "{}", taken.render());
 }
 
@@ -138,6 +142,8 @@ async fn a_flipped_bit_among_the_old_bytes_fails_the_operation_and_its_chunks_ar
     assert!(taken.fallbacks > 0 && sent > 256 * 1024, "{taken:?} {sent}");
     assert_eq!(taken.way, Way::Patch);
     assert!(requests(&world, ".pack") > 0);
+    // Where the chunks of an operation are the difference says.
+    assert_eq!((requests(&world, ".difference"), requests(&world, ".index")), (1, 0));
 }
 
 #[tokio::test]

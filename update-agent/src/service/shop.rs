@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use publisher::keys::{Keys, Threshold};
 use publisher::publish::{Context, Offer, publish};
-use publisher::repository::Repository;
+use publisher::repository::{Repository, Resign};
 use publisher::{Expiries, Role};
-use release_format::Digest;
+use release_format::{ContentMap, DifferenceInfo, Digest, ObjectKind};
 
 use crate::crash::fixture::{GAP, Release};
 
@@ -64,6 +64,36 @@ impl Shop {
     /// With a patch pack from the version before.
     pub fn publish_with_patch(&self, release: &Release) {
         std::thread::scope(|scope| scope.spawn(|| self.publish_here(release, &Expiries::default(), 1)).join().unwrap());
+    }
+
+    /// Puts other bytes in place of the newest release's difference, named and signed as if they were right.
+    pub fn replace_difference(&self, bytes: &[u8], format: u32) {
+        let replace = || {
+            let mut repository = Repository::open(&self.repository(), &self.keys).unwrap();
+            let mut channels = repository.channels();
+            let entry = channels.values_mut().next().unwrap().releases.last_mut().unwrap();
+            let mut release = repository.read_release(&entry.release).unwrap();
+            let difference = repository.write_object(bytes, ObjectKind::Difference).unwrap();
+            release.differences[0] = DifferenceInfo { format, difference, ..release.differences[0] };
+            entry.release = repository.write_object(&release.encode().unwrap(), ObjectKind::Release).unwrap();
+            repository.commit(&channels, Resign::Targets, &self.keys, &Expiries::default(), now()).unwrap();
+        };
+        std::thread::scope(|scope| scope.spawn(replace).join().unwrap());
+    }
+
+    /// The files of the repository with this ending.
+    pub fn objects(&self, ending: &str) -> Vec<PathBuf> {
+        let objects = std::fs::read_dir(self.repository().join("objects")).unwrap().map(|entry| entry.unwrap().path());
+        objects.filter(|path| path.extension().is_some_and(|extension| extension == ending)).collect()
+    }
+
+    /// The content map of a release.
+    pub fn map(&self, version: &str) -> ContentMap {
+        let repository = Repository::open(&self.repository(), &self.keys).unwrap();
+        let channels = repository.channels();
+        let entry = channels.values().next().unwrap().release(&version.parse().unwrap()).unwrap();
+        let release = repository.read_release(&entry.release).unwrap();
+        ContentMap::decode(&repository.read_object(&release.map, ObjectKind::Map).unwrap()).unwrap()
     }
 
     fn publish_here(&self, release: &Release, expiries: &Expiries, patches: usize) {

@@ -1,0 +1,48 @@
+//! Differences: what a host that runs an earlier release needs to know to fetch the chunks it lacks, in place of content map and pack index.
+
+use rayon::prelude::*;
+use release_format::{ContentMap, DifferenceInfo, FormatError, MapPatch, ObjectKind, Release, decode_difference, encode_difference};
+
+use crate::error::PublishError;
+use crate::pack::{Packed, SMALL_LEVEL, read_content_map};
+use crate::patch::zstd;
+use crate::repository::Repository;
+
+/// How a content map is made of an earlier one.
+///
+/// # Errors
+/// When zstd has no memory.
+pub fn map_patch(earlier: &ContentMap, from: &Release, map: &ContentMap) -> Result<MapPatch, FormatError> {
+    let body = map.body();
+    let frame = zstd(&body, &earlier.body(), SMALL_LEVEL).ok_or(FormatError::PatchMap)?;
+    Ok(MapPatch { source: from.map_body, len: u32::try_from(body.len()).unwrap_or(u32::MAX), frame })
+}
+
+/// Writes the differences from earlier releases to one that was packed. One that is not smaller than map and index is none.
+///
+/// # Errors
+/// When an earlier release cannot be read, or files cannot be written.
+pub fn write(packed: &Packed, earlier: &[Release], repository: &Repository) -> Result<Vec<DifferenceInfo>, PublishError> {
+    let made = earlier.par_iter().map(|from| make(packed, from, repository)).collect::<Result<Vec<_>, PublishError>>()?;
+    let mut differences = Vec::new();
+    for (from, bytes) in earlier.iter().zip(made) {
+        if (bytes.len() as u64) < packed.map_object.size + packed.index_object.size {
+            let difference = repository.write_object(&bytes, ObjectKind::Difference)?;
+            differences.push(DifferenceInfo { format: DifferenceInfo::FORMAT, from: from.root_hash, difference });
+        }
+    }
+    Ok(differences)
+}
+
+/// Makes one, and reads it as a host does.
+fn make(packed: &Packed, from: &Release, repository: &Repository) -> Result<Vec<u8>, PublishError> {
+    let earlier = read_content_map(repository, from)?;
+    let encode = || -> Result<Vec<u8>, FormatError> {
+        let map_patch = map_patch(&earlier, from, &packed.map)?;
+        let bytes = encode_difference(&map_patch, &earlier, &packed.map, &packed.index, SMALL_LEVEL)?;
+        let (_, index) = decode_difference(&bytes, &earlier, &packed.map_body, &packed.packs)?;
+        let other = index.entries().find(|(chunk, entry)| packed.index.entry(*chunk) != Some(entry));
+        other.map_or(Ok(bytes), |(chunk, _)| Err(FormatError::LocationRange { chunk }))
+    };
+    encode().map_err(PublishError::format(&format!("the difference from version {}", from.version)))
+}
