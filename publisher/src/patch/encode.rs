@@ -13,7 +13,9 @@ use crate::error::PublishError;
 const WINDOW_LOG: u32 = 25;
 
 /// Windows of fewer new bytes are tried in all ways, which takes no time.
-const FOREIGN: usize = 64 << 10;
+const SMALL: usize = 64 << 10;
+/// A difference is short that is so many times smaller than what it makes.
+const SHORT: usize = 32;
 
 /// An operation with its payload.
 pub struct Encoded {
@@ -54,10 +56,15 @@ pub fn smallest(window: &Window, source: &[u8], output: &[u8], level: i32) -> Re
         offer(Operation::Data, &[], &[], zstd(output, &[], level).ok_or_else(failed)?);
         return Ok(best);
     }
-    if let Some(payload) = difference(source, output).and_then(|difference| difference.encode(|stream| zstd(stream, &[], level))) {
+    let difference = difference(source, output).and_then(|difference| difference.encode(|stream| zstd(stream, &[], level)));
+    // zstd with a prefix takes longest of all, and does not beat a difference that is as short as this by what is worth it.
+    let is_short = output.len() >= SMALL && difference.as_ref().is_some_and(|payload| payload.len() <= output.len() / SHORT);
+    if let Some(payload) = difference {
         offer(Operation::Bsdiff, &window.sources, source, payload);
     }
-    offer(Operation::Zpatch, &window.sources, source, zstd(output, source, level).ok_or_else(failed)?);
+    if !is_short {
+        offer(Operation::Zpatch, &window.sources, source, zstd(output, source, level).ok_or_else(failed)?);
+    }
     // Where old bytes have made it half as long, it will not be shorter without them.
     if best.payload.len() > output.len() / 2 {
         let payload = zstd(output, &[], level).ok_or_else(failed)?;
@@ -72,7 +79,7 @@ pub fn smallest(window: &Window, source: &[u8], output: &[u8], level: i32) -> Re
 /// Looking for the smallest operation takes seconds, and longest where there is nothing to find, as in the compressed part of a kernel.
 fn is_foreign(source: &[u8], output: &[u8]) -> bool {
     let is_packed = || zstd(output, &[], 1).is_some_and(|frame| frame.len() > output.len() - output.len() / 64);
-    if output.len() < FOREIGN || !is_packed() {
+    if output.len() < SMALL || !is_packed() {
         return false;
     }
     let word = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).unwrap_or_default();
@@ -126,7 +133,7 @@ mod tests {
             moved[99_000 + at..99_015 + at].copy_from_slice(&old[5000..5015]);
             assert!(!is_foreign(&old, &moved), "15 bytes in common at {at}");
         }
-        assert!(!is_foreign(&old, &new[..FOREIGN - 1]), "little");
+        assert!(!is_foreign(&old, &new[..SMALL - 1]), "little");
         assert!(!is_foreign(&old, &b"what compresses".repeat(20_000)), "not compressed");
     }
 }

@@ -1,5 +1,5 @@
 //! When a machine may reboot: inhibitors of every kind, hooks, a shutdown that is put off, a FleetLock server that says when, and
-//! one that we are.
+//! one that we are. `make test-long`.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -33,10 +33,23 @@ fn inhibit(host: &Guest, options: &str, why: &str) {
     host.eventually(&format!("sudo systemd-inhibit --list | tee /dev/stderr | grep -q '{why}'"));
 }
 
-/// Mode `block`, a lasting inhibitor, `delay`, a hook; then a shutdown at a time. Five boots.
+/// While nothing changes the daemon sleeps, and it is small.
+fn is_quiet(host: &Guest) {
+    let script = "p=$(pgrep -x reboot-locksmit); count() { awk '/ctxt_switches/ {n += $2} END {print n}' /proc/$p/status; }; a=$(count); sleep 30; \
+                  echo $(($(count) - a)) $(awk '/^VmRSS/ {print $2}' /proc/$p/status)";
+    let said = host.ok(script);
+    eprintln!("reboot-locksmith: wake-ups in 30 s, KiB resident: {said}");
+    let (wakes, resident) = said.split_once(' ').unwrap();
+    assert_eq!(wakes, "0", "wake-ups while nothing changes");
+    assert!(resident.parse::<u32>().unwrap() < 8 * 1024, "{resident} KiB resident");
+}
+
+/// Mode `block`, a lasting inhibitor, `delay`, a hook; then a shutdown at a time.
 #[test]
+#[ignore = "five boots: scripts/test-long"]
 fn a_machine_reboots_only_when_nobody_minds() {
     let mut host = machine("tiny", "strategy: reboot\ninhibit_delay: 8s\n");
+    is_quiet(&host);
 
     // Somebody's command forbids it, to everybody, until it ends.
     inhibit(&host, "--who=db", "failing over");
@@ -177,6 +190,7 @@ fn clients_of_fleet_lock_and_containers_are_served() {
     };
     let header = "-H 'fleet-lock-protocol: true'";
     host.eventually("sudo locksmithctl status | grep -q 'Available: 1'");
+    is_quiet(&host);
     assert!(ask("pre-reboot", "zincati-1", header).ends_with(" 200"));
     assert!(ask("pre-reboot", "zincati-1", header).ends_with(" 200"), "again is no other");
     let refused = ask("pre-reboot", "zincati-2", header);
