@@ -10,6 +10,9 @@ const NEAR: u64 = 32 << 10;
 /// Reading past so much is better than asking again.
 const SKIP: u64 = 256 << 10;
 
+/// One answer brings no more, unless a span is longer: it may lie in the kernel's buffers, and is lost when the agent ends.
+const ANSWER: u64 = 4 << 20;
+
 /// A run of bytes of an object.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
@@ -105,7 +108,8 @@ impl<'a> Reader<'a> {
         let mut end = span.offset + span.len;
         let later = self.spans.spans.iter().skip(number.saturating_add(1));
         for next in later.take_while(|next| next.object == span.object) {
-            if next.offset > end.saturating_add(NEAR.max(self.spans.max_gap)) {
+            let is_far = next.offset > end.saturating_add(NEAR.max(self.spans.max_gap));
+            if is_far || next.offset + next.len > at.saturating_add(ANSWER) {
                 break;
             }
             end = end.max(next.offset + next.len);
