@@ -167,20 +167,28 @@ impl RebootLock {
                 own
             }
         };
-        let mut first = false;
+        let (mut first, mut next) = (false, false);
         loop {
+            let mut read = None;
             if !first {
                 let behind = Keys::After { key: own.key.clone(), prefix: self.keys.queue() };
-                let others = self.store.range(&behind, 1).await?;
+                // When the one before went, it most likely is our turn: what we then need to know is asked for at the same time.
+                let (others, lock) =
+                    tokio::join!(self.store.range(&behind, 1), async { if next { Some(self.read().await) } else { None } });
+                let others = others?;
                 outages.reset();
                 if let Some(before) = others.entries.into_iter().next() {
                     progress(Progress::Queued);
                     let mut watch = self.store.watch(&Keys::One(before.key), others.revision.saturating_add(1)).await?;
-                    self.sleep_until(own, watch.as_mut(), |event| matches!(event, Event::Delete { .. })).await?;
+                    next = self.sleep_until(own, watch.as_mut(), |event| matches!(event, Event::Delete { .. })).await?;
                     continue;
                 }
+                read = lock.transpose()?;
             }
-            let read = self.read().await?;
+            let read = match read {
+                Some(read) => read,
+                None => self.read().await?,
+            };
             self.note_ran_out(&read, actor).await?;
             if read.semaphore.holder(&claim.id).is_some() || read.semaphore.free() > 0 {
                 match self.lock_from(read, claim, actor, Some(own)).await {
