@@ -1,10 +1,12 @@
-//! The audit trail: each change of a group's semaphore writes one record in the same transaction, into a ring of the last [`KEPT`].
+//! The audit trail: each change of a group's semaphore writes one record in the same transaction, into a ring of the last [`KEPT`]; the end of a lock, which
+//! changes no semaphore, into a second ring. etcd's revisions say which came first.
 
 use serde::{Deserialize, Serialize};
 
 use crate::keys::shortened;
+use crate::store::Entry;
 
-/// So many records are kept for each group.
+/// So many records are kept for each group, and shown.
 pub const KEPT: u64 = 512;
 const MAX_TEXT: usize = 200;
 
@@ -18,11 +20,9 @@ pub enum Act {
     Relock,
     /// A slot was given back.
     Unlock,
-    /// A host gave up wanting a slot.
-    Withdraw,
     /// The number of slots was changed.
     SetMax,
-    /// A holder was removed since its time ran out.
+    /// A lock ended since its time ran out.
     Expire,
     /// A version was quarantined.
     Quarantine,
@@ -44,7 +44,7 @@ pub struct Actor {
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The generation that it made.
+    /// The generation that it made; for the end of a lock, that lock's fence.
     pub generation: u64,
     /// Seconds since 1970 by the clock of the host that did it.
     pub time: u64,
@@ -82,10 +82,11 @@ impl Record {
     }
 }
 
-/// The records of a ring, oldest first. What cannot be read is left out: the trail tells, it decides nothing.
+/// The last [`KEPT`] records, oldest first. What cannot be read is left out: the trail tells, it decides nothing.
 #[must_use]
-pub fn in_order<'a>(values: impl Iterator<Item = &'a [u8]>) -> Vec<Record> {
-    let mut records: Vec<Record> = values.filter_map(|value| serde_json::from_slice(value).ok()).collect();
-    records.sort_by_key(|record| record.generation);
-    records
+pub fn in_order(mut entries: Vec<Entry>) -> Vec<Record> {
+    entries.sort_by_key(|entry| entry.mod_revision);
+    let mut records: Vec<Record> = entries.iter().filter_map(|entry| serde_json::from_slice(&entry.value).ok()).collect();
+    let kept = usize::try_from(KEPT).unwrap_or(usize::MAX);
+    records.split_off(records.len().saturating_sub(kept))
 }

@@ -21,7 +21,7 @@ impl Backoff {
         Self { first, most, attempts: 0 }
     }
 
-    /// After a lost compare-and-swap: each of the others needs some milliseconds, and there may be hundreds.
+    /// After a lost compare-and-swap. Those who queue lock one after the other, so there are few to lose against.
     #[must_use]
     pub fn conflicts() -> Self {
         Self::new(Duration::from_millis(20), Duration::from_millis(2560))

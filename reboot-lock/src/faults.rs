@@ -1,5 +1,6 @@
 //! The lock on a store that loses, repeats, delays and forgets.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,13 +8,13 @@ use tokio::sync::Mutex;
 
 use crate::audit::{Act, Actor};
 use crate::error::LockError;
-use crate::keys::{DEFAULT_PREFIX, Group, Keys};
+use crate::keys::{self, DEFAULT_PREFIX, Group};
 use crate::lock::{Held, Options, RebootLock};
 use crate::quarantine::Quarantine;
 use crate::queue::Progress;
 use crate::quorum::{Guard, Reservation};
 use crate::semaphore::{Claim, Purpose, Semaphore};
-use crate::store::{Event, Fault, Memory, Store, StoreError, Write};
+use crate::store::{Event, Fault, Keys, Memory, Store, StoreError, Write};
 
 pub(crate) fn claim(id: &str) -> Claim {
     Claim {
@@ -34,8 +35,8 @@ fn on(store: &Memory, options: Options) -> RebootLock {
     RebootLock::new(Arc::new(store.clone()), Group::default(), options)
 }
 
-fn keys() -> Keys {
-    Keys::new(DEFAULT_PREFIX, &Group::default())
+fn keys() -> keys::Keys {
+    keys::Keys::new(DEFAULT_PREFIX, &Group::default())
 }
 
 /// A store, its lock, taken by `first`, and who gets it after that.
@@ -48,6 +49,24 @@ async fn taken() -> (Memory, RebootLock, Arc<Mutex<Vec<String>>>) {
 
 async fn holders(lock: &RebootLock) -> Vec<String> {
     lock.status().await.unwrap().semaphore.holders.into_iter().map(|holder| holder.id).collect()
+}
+
+/// The most holders that were there at once, by the store's own history.
+fn holders_written(store: &Memory) -> usize {
+    let (mut there, mut most) = (HashSet::new(), 0);
+    for (_, event) in store.history() {
+        match event {
+            Event::Put(entry) if entry.key.starts_with(&keys().holders()) => {
+                there.insert(entry.key);
+            }
+            Event::Delete { key, .. } => {
+                there.remove(&key);
+            }
+            Event::Put(_) => {}
+        }
+        most = most.max(there.len());
+    }
+    most
 }
 
 /// A daemon that dies when it first has to wait.
@@ -106,11 +125,27 @@ async fn conflicts_are_tried_again_and_given_up_at_last() {
 async fn a_lock_that_arrives_after_its_host_gave_up_is_refused() {
     let store = Memory::default();
     let lock = on(&store, Options::default());
+    let place = lock.join("a").await.unwrap();
     store.inject([Fault::Late]);
-    dies(lock.try_lock(&claim("a"), &actor())).await;
-    assert_eq!(lock.settle("a", &actor()).await.unwrap(), None);
+    dies(lock.lock_from(lock.read().await.unwrap(), &claim("a"), &actor(), Some(&place))).await;
+    assert_eq!(lock.settle("a").await.unwrap(), None);
     store.deliver_late();
     assert!(holders(&lock).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_lock_that_arrives_after_its_place_was_taken_over_is_refused() {
+    let store = Memory::default();
+    let lock = on(&store, Options::default());
+    let place = lock.join("a").await.unwrap();
+    store.inject([Fault::Late]);
+    dies(lock.lock_from(lock.read().await.unwrap(), &claim("a"), &actor(), Some(&place))).await;
+    let again = lock.join("a").await.unwrap();
+    assert_eq!(again.key, place.key);
+    store.deliver_late();
+    assert!(holders(&lock).await.is_empty());
+    lock.lock_from(lock.read().await.unwrap(), &claim("a"), &actor(), Some(&again)).await.unwrap();
+    assert_eq!(lock.waiting().await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -123,6 +158,41 @@ async fn an_unlock_that_arrives_late_does_not_end_a_lock_that_was_asked_for_agai
     lock.try_lock(&claim("a"), &actor()).await.unwrap();
     store.deliver_late();
     assert_eq!(holders(&lock).await, ["a"]);
+}
+
+#[tokio::test]
+async fn a_lock_asked_for_again_does_not_bring_back_one_that_was_just_given_back() {
+    let store = Memory::default();
+    let lock = on(&store, Options::default());
+    let held = lock.try_lock(&claim("a"), &actor()).await.unwrap();
+    let read = lock.read().await.unwrap();
+    lock.unlock("a", None, &actor()).await.unwrap();
+    let again = lock.lock_from(read, &claim("a"), &actor(), None).await.unwrap();
+    assert!(again.holder.fence > held.holder.fence);
+    assert_eq!(lock.unlock("a", Some(held.holder.fence), &actor()).await.unwrap_err().kind(), "lock_lost");
+}
+
+#[tokio::test]
+async fn giving_back_collides_with_nobody() {
+    let store = Memory::default();
+    let lock = on(&store, Options { attempts: 0, ..Options::default() });
+    lock.set_max(100, &actor()).await.unwrap();
+    for number in 0..50 {
+        lock.try_lock(&claim(&number.to_string()), &actor()).await.unwrap();
+    }
+    // Each reads while all others are at work.
+    let unlocks: Vec<_> = (0..50)
+        .map(|number| {
+            let lock = lock.clone();
+            tokio::spawn(async move { lock.unlock(&number.to_string(), None, &actor()).await })
+        })
+        .collect();
+    let locked = lock.try_lock(&claim("b"), &actor()).await;
+    for unlock in unlocks {
+        assert_eq!(unlock.await.unwrap(), Ok(true));
+    }
+    assert!(locked.is_ok());
+    assert_eq!(holders(&lock).await, ["b"]);
 }
 
 #[tokio::test]
@@ -155,7 +225,7 @@ async fn a_quarantine_between_reading_and_writing_refuses_the_lock() {
     let read = lock.read().await.unwrap();
     let record = Quarantine::new("1.1.0", "z", "z", "other", "failed", 7);
     store.txn(&[], &[Write::Put { key: keys().quarantine("1.1.0"), value: record.encode(), lease: 0 }]).await.unwrap();
-    assert_eq!(lock.lock_from(read, &claim("a"), &actor(), &[]).await.unwrap_err().kind(), "version_quarantined");
+    assert_eq!(lock.lock_from(read, &claim("a"), &actor(), None).await.unwrap_err().kind(), "version_quarantined");
     assert!(holders(&lock).await.is_empty());
 }
 
@@ -165,17 +235,27 @@ async fn a_foreign_value_is_reported_and_left_alone() {
     let lock = on(&store, Options::default());
     let value = br#"{"semaphore":1,"max":1,"holders":null}"#.to_vec();
     store.txn(&[], &[Write::Put { key: keys().semaphore(), value: value.clone(), lease: 0 }]).await.unwrap();
-    let before = store.history();
     let errors = [
         lock.try_lock(&claim("a"), &actor()).await.unwrap_err(),
         lock.acquire(&claim("a"), &actor(), &|_| {}).await.unwrap_err(),
-        lock.unlock("a", None, &actor()).await.unwrap_err(),
         lock.set_max(2, &actor()).await.unwrap_err(),
-        lock.settle("a", &actor()).await.unwrap_err(),
         lock.status().await.unwrap_err(),
     ];
     assert!(errors.iter().all(|error| error.kind() == "foreign_value"), "{errors:?}");
     assert!(errors[0].to_string().contains("lock/semaphore in etcd is not ours: its value has no format number"));
+    assert_eq!(holders_written(&store), 0);
+    let holder = Write::Put { key: keys().holder("a"), value: b"{}".to_vec(), lease: 0 };
+    let other = Write::Put { key: keys().semaphore(), value: Semaphore::default().encode(), lease: 0 };
+    store.txn(&[], &[holder, other]).await.unwrap();
+    let before = store.history();
+    let errors = [
+        lock.try_lock(&claim("b"), &actor()).await.unwrap_err(),
+        lock.unlock("a", None, &actor()).await.unwrap_err(),
+        lock.settle("a").await.unwrap_err(),
+        lock.verify("a", 1, None).await.unwrap_err(),
+        lock.status().await.unwrap_err(),
+    ];
+    assert!(errors.iter().all(|error| error.kind() == "foreign_value"), "{errors:?}");
     assert_eq!(store.history(), before);
 }
 
@@ -248,7 +328,7 @@ async fn leaving_the_queue_wakes_the_next() {
     let next = waiting(&lock, "b", &order);
     settle_down().await;
     gives_up.abort();
-    assert_eq!(lock.settle("a", &actor()).await.unwrap(), None);
+    assert_eq!(lock.settle("a").await.unwrap(), None);
     lock.unlock("first", None, &actor()).await.unwrap();
     next.await.unwrap().unwrap();
 }
@@ -307,10 +387,19 @@ async fn a_holder_that_asks_again_gets_its_whole_time_again() {
     store.advance(Duration::from_secs(90));
     lock.try_lock(&claim("a"), &actor()).await.unwrap();
     store.advance(Duration::from_secs(90));
-    assert!(lock.remove_expired(&actor()).await.unwrap().is_empty());
+    assert!(lock.note_expired(&actor()).await.unwrap().is_empty());
     assert!(lock.verify("a", first.holder.fence, None).await.is_ok());
     store.advance(Duration::from_secs(11));
-    assert_eq!(lock.remove_expired(&actor()).await.unwrap().len(), 1);
+    assert_eq!(lock.verify("a", first.holder.fence, None).await.unwrap_err().kind(), "lock_lost");
+    assert_eq!(lock.note_expired(&actor()).await.unwrap(), ["a"]);
+    assert!(lock.note_expired(&actor()).await.unwrap().is_empty());
+    // One that is given back in time is not said to have run out.
+    lock.try_lock(&claim("a"), &actor()).await.unwrap();
+    lock.unlock("a", None, &actor()).await.unwrap();
+    store.advance(Duration::from_secs(101));
+    assert!(lock.note_expired(&actor()).await.unwrap().is_empty());
+    let acts: Vec<Act> = lock.audit().await.unwrap().iter().map(|record| record.act).collect();
+    assert_eq!(acts, [Act::Lock, Act::Relock, Act::Expire, Act::Lock, Act::Unlock]);
 }
 
 #[tokio::test]
@@ -323,9 +412,11 @@ async fn the_audit_trail_tells_all_and_is_bounded() {
     }
     let records = lock.audit().await.unwrap();
     assert_eq!(records.len(), 512);
-    assert!(records.windows(2).all(|two| two[0].generation + 1 == two[1].generation));
+    assert!(records.chunks(2).all(|two| two[0].generation == two[1].generation && two[0].act == Act::Lock && two[1].act == Act::Unlock));
+    assert!(records.chunks(2).zip(45..).all(|(two, generation)| two[0].generation == generation));
     let last = records.last().unwrap();
-    assert_eq!((last.generation, last.act, last.subject.as_str(), last.time), (600, Act::Unlock, "a", 1_700_000_000));
+    assert_eq!((last.generation, last.act, last.subject.as_str(), last.time), (300, Act::Unlock, "a", 1_700_000_000));
+    assert_eq!(store.range(&Keys::Prefix(keys().audits()), 0).await.unwrap().count, 600);
     assert_eq!((last.host.as_str(), last.by.as_str(), last.why.as_str()), ("test", "test", "to see"));
 }
 
@@ -351,12 +442,7 @@ async fn many_hosts_on_a_bad_network_never_hold_more_than_the_slots() {
         task.await.unwrap();
     }
     store.deliver_late();
-    let history = store.history();
-    let most = history.iter().filter_map(|(_, event)| match event {
-        Event::Put(entry) if entry.key == keys().semaphore() => Some(Semaphore::decode(&entry.value).unwrap().holders.len()),
-        _ => None,
-    });
-    assert_eq!(most.max(), Some(3));
+    assert_eq!(holders_written(&store), 3);
     assert!(holders(&lock).await.is_empty());
     assert_eq!(lock.waiting().await.unwrap(), 0);
 }

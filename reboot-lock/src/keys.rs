@@ -103,28 +103,40 @@ impl Keys {
         Self { prefix: prefix.trim_end_matches('/').to_owned(), group: escape(group.as_str()) }
     }
 
-    /// Prefix of the semaphore and the timers of its holders: what the first of those who wait watches.
+    /// Prefix of the semaphore and its holders: what the first of those who wait watches.
     #[must_use]
     pub fn lock(&self) -> String {
         format!("{}/groups/{}/lock/", self.prefix, self.group)
     }
 
-    /// The semaphore's value.
+    /// The semaphore's slots and generation.
     #[must_use]
     pub fn semaphore(&self) -> String {
         format!("{}semaphore", self.lock())
     }
 
-    /// Prefix of the timers.
+    /// Prefix of the holders.
     #[must_use]
-    pub fn timers(&self) -> String {
-        format!("{}timer/", self.lock())
+    pub fn holders(&self) -> String {
+        format!("{}holder/", self.lock())
     }
 
-    /// There as long as the holder with this fence is not vanished for too long.
+    /// A host's record: there as long as it holds a slot.
     #[must_use]
-    pub fn timer(&self, fence: u64) -> String {
-        format!("{}{fence:020}", self.timers())
+    pub fn holder(&self, id: &str) -> String {
+        format!("{}{}", self.holders(), escape(id))
+    }
+
+    /// Prefix of the notes below.
+    #[must_use]
+    pub fn expirings(&self) -> String {
+        format!("{}expiring/", self.lock())
+    }
+
+    /// Says that the lock of this fence is on a lease. It outlives the lease, so that its end gets into the audit trail.
+    #[must_use]
+    pub fn expiring(&self, fence: u64) -> String {
+        format!("{}{fence:020}", self.expirings())
     }
 
     /// Prefix of the places in the queue.
@@ -156,6 +168,12 @@ impl Keys {
     #[must_use]
     pub fn audit(&self, generation: u64) -> String {
         format!("{}{:04}", self.audits(), generation % crate::audit::KEPT)
+    }
+
+    /// The audit record of the end of the lock with this fence, which makes no generation: a ring of its own, as large.
+    #[must_use]
+    pub fn audit_end(&self, fence: u64) -> String {
+        format!("{}end-{:04}", self.audits(), fence % crate::audit::KEPT)
     }
 
     /// Prefix of the quarantined versions of all groups.

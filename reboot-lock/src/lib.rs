@@ -11,6 +11,7 @@
 
 pub mod audit;
 pub mod backoff;
+mod ends;
 pub mod error;
 pub mod etcd;
 #[cfg(test)]

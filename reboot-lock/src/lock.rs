@@ -1,19 +1,22 @@
 //! The reboot lock of one group: reads the semaphore, lets the pure rules decide, writes the outcome by compare-and-swap with its audit record,
-//! and tries again when somebody else was first. Waiting for a slot is in `queue`.
+//! and tries again when somebody else was first. Waiting for a slot is in `queue`, giving it back in `ends`.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::audit::{self, Act, Actor, Record};
 use crate::backoff::Backoff;
+use crate::ends::RanOut;
 use crate::error::LockError;
 use crate::keys::{Group, Keys};
 use crate::quarantine::Quarantine;
-use crate::semaphore::{Claim, Holder, Semaphore, Standing};
+use crate::queue::Place;
+use crate::semaphore::{Claim, Holder, Semaphore};
 use crate::store::{self, Compare, Store, StoreError, Watch, Write};
 
 /// A change whose answers are lost so often is given up.
-const UNANSWERED: u32 = 3;
+pub(crate) const UNANSWERED: u32 = 3;
 
 /// Seconds since 1970.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -23,7 +26,7 @@ pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 pub struct Options {
     /// What all keys begin with.
     pub prefix: String,
-    /// A holder that has not given its slot back after this time may be removed (`expire-after=`); `None` keeps it for ever. Counted by etcd,
+    /// A holder that has not given its slot back after this time loses it (`expire-after=`); `None` keeps it for ever. Counted by etcd,
     /// not by any host's clock, and starting again when etcd changes its leader.
     pub expire_after: Option<Duration>,
     /// A host that waits and is not heard of for so long loses its place.
@@ -74,7 +77,10 @@ pub(crate) struct Snapshot {
     pub(crate) semaphore: Semaphore,
     pub(crate) mod_revision: i64,
     pub(crate) revision: i64,
-    timers: Vec<String>,
+    /// The revisions that wrote the holders' records, by id.
+    written: HashMap<String, i64>,
+    /// Locks that ended since their time ran out, and are not in the audit trail yet.
+    pub(crate) ran_out: Vec<RanOut>,
 }
 
 /// A change to write: the new semaphore, what to note, and more to compare and write in the same transaction.
@@ -82,6 +88,8 @@ pub(crate) struct Change<T> {
     pub(crate) next: Semaphore,
     pub(crate) act: Act,
     pub(crate) subject: String,
+    /// More that must be so.
+    pub(crate) compares: Vec<Compare>,
     /// Quarantines that must not be there.
     pub(crate) without: Vec<String>,
     pub(crate) writes: Vec<Write>,
@@ -99,7 +107,7 @@ pub(crate) enum Step<T> {
 impl<T> Step<T> {
     /// A change that no quarantine stands in the way of.
     fn write(next: Semaphore, act: Act, subject: impl Into<String>, writes: Vec<Write>, outcome: T) -> Self {
-        Self::Write(Box::new(Change { next, act, subject: subject.into(), without: Vec::new(), writes, outcome }))
+        Self::Write(Box::new(Change { next, act, subject: subject.into(), compares: Vec::new(), without: Vec::new(), writes, outcome }))
     }
 }
 
@@ -132,29 +140,44 @@ impl RebootLock {
 
     pub(crate) async fn read(&self) -> Result<Snapshot, LockError> {
         let page = self.store.range(&store::Keys::Prefix(self.keys.lock()), 0).await?;
-        let key = self.keys.semaphore();
-        let timers_prefix = self.keys.timers();
-        let mut read = Snapshot { semaphore: Semaphore::default(), mod_revision: 0, revision: page.revision, timers: Vec::new() };
-        for entry in page.entries {
-            if entry.key == key {
-                read.semaphore = Semaphore::decode(&entry.value).map_err(|reason| LockError::Foreign { key: key.clone(), reason })?;
-                read.mod_revision = entry.mod_revision;
-            } else if entry.key.starts_with(&timers_prefix) {
-                read.timers.push(entry.key);
+        let (key, holders, expirings) = (self.keys.semaphore(), self.keys.holders(), self.keys.expirings());
+        let foreign = |key: &str, reason| LockError::Foreign { key: key.to_owned(), reason };
+        let (mut semaphore, mut mod_revision) = (Semaphore::default(), 0);
+        if let Some(entry) = page.entries.iter().find(|entry| entry.key == key) {
+            semaphore = Semaphore::decode(&entry.value).map_err(|reason| foreign(&key, reason))?;
+            mod_revision = entry.mod_revision;
+        }
+        let mut read = Snapshot { semaphore, mod_revision, revision: page.revision, written: HashMap::new(), ran_out: Vec::new() };
+        for entry in &page.entries {
+            if entry.key.starts_with(&holders) {
+                let holder = self.holder_of(entry)?;
+                read.written.insert(holder.id.clone(), entry.mod_revision);
+                read.semaphore.add(holder).map_err(|reason| foreign(&entry.key, reason))?;
+            } else if let Some(Ok(fence)) = entry.key.strip_prefix(&expirings).map(str::parse) {
+                let id = String::from_utf8_lossy(&entry.value).into_owned();
+                read.ran_out.push(RanOut { key: entry.key.clone(), mod_revision: entry.mod_revision, fence, id });
             }
         }
+        let fences: HashSet<u64> = read.semaphore.holders.iter().map(|holder| holder.fence).collect();
+        read.ran_out.retain(|ended| !fences.contains(&ended.fence));
         Ok(read)
     }
 
     /// Decides on `first`, or on what it reads, and writes, until the write was the first or `step` says that there is nothing to do. `step` sees each
-    /// time what is: a write whose answer was lost is found there, so it must be able to tell that it has happened.
+    /// time what is: a write whose answer was lost is found there, so it must be able to tell that it has happened. With a place in the queue, the
+    /// write demands that it is still there as it was joined.
+    ///
+    /// That the semaphore was not written since it was read is enough to count on: only a write of the semaphore adds a holder, so there can only be
+    /// fewer holders than were read, and more slots free.
     pub(crate) async fn change<T: Send>(
         &self,
         actor: &Actor,
         mut first: Option<Snapshot>,
+        place: Option<&Place>,
         mut step: impl FnMut(&Snapshot) -> Result<Step<T>, LockError> + Send,
     ) -> Result<T, LockError> {
         let mut backoff = Backoff::conflicts();
+        let mut unanswered: Option<StoreError> = None;
         loop {
             let read = match first.take() {
                 Some(read) => read,
@@ -166,7 +189,9 @@ impl RebootLock {
             };
             let record = Record::new(change.next.generation, self.now(), change.act, &change.subject, actor);
             let mut compares = vec![Compare::ModRevision(self.keys.semaphore(), read.mod_revision)];
+            compares.extend(change.compares);
             compares.extend(change.without.iter().cloned().map(|key| Compare::CreateRevision(key, 0)));
+            compares.extend(place.map(|place| Compare::ModRevision(place.waiter.clone(), place.noted)));
             let put = |key, value| Write::Put { key, value, lease: 0 };
             let mut writes =
                 vec![put(self.keys.semaphore(), change.next.encode()), put(self.keys.audit(change.next.generation), record.encode())];
@@ -174,19 +199,40 @@ impl RebootLock {
             match self.store.txn(&compares, &writes).await {
                 Ok(committed) if committed.succeeded => return Ok(change.outcome),
                 Ok(_) => {
-                    for key in &change.without {
-                        self.check_absent(key).await?;
+                    if let Err(refused) = self.still_possible(place, &change.without).await {
+                        // A write before this one may be why: who queues looks for it then.
+                        return Err(unanswered.filter(|_| place.is_some()).map_or(refused, LockError::from));
                     }
                 }
                 // What is there now tells whether it was done.
-                Err(error) if error.may_have_happened() && backoff.attempts() < UNANSWERED => {}
+                Err(error) if error.may_have_happened() && backoff.attempts() < UNANSWERED => unanswered = Some(error),
                 Err(error) => return Err(error.into()),
             }
-            if backoff.attempts() >= self.options.attempts {
-                return Err(LockError::Contended { group: self.group.to_string(), attempts: backoff.attempts() });
-            }
-            tokio::time::sleep(backoff.wait()).await;
+            self.again(&mut backoff).await?;
         }
+    }
+
+    /// Waits for the next attempt, or gives up.
+    pub(crate) async fn again(&self, backoff: &mut Backoff) -> Result<(), LockError> {
+        if backoff.attempts() >= self.options.attempts {
+            return Err(LockError::Contended { group: self.group.to_string(), attempts: backoff.attempts() });
+        }
+        tokio::time::sleep(backoff.wait()).await;
+        Ok(())
+    }
+
+    /// Whether reading again can help: not without the place in the queue, and not with a quarantine.
+    async fn still_possible(&self, place: Option<&Place>, without: &[String]) -> Result<(), LockError> {
+        if let Some(place) = place {
+            let page = self.store.range(&store::Keys::One(place.waiter.clone()), 1).await?;
+            if page.entries.first().is_none_or(|entry| entry.mod_revision != place.noted) {
+                return Err(StoreError::LeaseGone.into());
+            }
+        }
+        for key in without {
+            self.check_absent(key).await?;
+        }
+        Ok(())
     }
 
     async fn check_absent(&self, key: &str) -> Result<(), LockError> {
@@ -203,45 +249,22 @@ impl RebootLock {
         }
     }
 
-    /// Whether holders of `read` have run out of time.
-    pub(crate) fn expired(&self, read: &Snapshot) -> Option<(Semaphore, Vec<Holder>)> {
-        read.semaphore.expire(|fence| read.timers.contains(&self.keys.timer(fence)))
-    }
-
-    /// Removes the holders that have run out of time; who they were.
-    ///
-    /// # Errors
-    /// See [`LockError`].
-    pub async fn remove_expired(&self, actor: &Actor) -> Result<Vec<Holder>, LockError> {
-        let step = |read: &Snapshot| match self.expired(read) {
-            None => Ok(Step::Done(Vec::new())),
-            Some((next, gone)) => {
-                let subject = gone.iter().map(|holder| holder.id.as_str()).collect::<Vec<_>>().join(" ");
-                Ok(Step::write(next, Act::Expire, subject, Vec::new(), gone))
-            }
-        };
-        self.change(actor, None, step).await
-    }
-
     /// Takes a slot now, or says why not. A host that has one keeps it, with its fence, for what it wants now.
     ///
     /// # Errors
     /// [`LockError::Full`], [`LockError::Quarantined`] and the others.
     pub async fn try_lock(&self, claim: &Claim, actor: &Actor) -> Result<Held, LockError> {
         self.check_quarantine(claim.version.as_deref()).await?;
-        let mut read = self.read().await?;
-        if self.expired(&read).is_some() {
-            self.remove_expired(actor).await?;
-            read = self.read().await?;
-        }
-        self.lock_from(read, claim, actor, &[]).await
+        let read = self.read().await?;
+        self.note_ran_out(&read, actor).await?;
+        self.lock_from(read, claim, actor, None).await
     }
 
-    /// Takes a slot, decided on `read`, and removes the keys `and_delete` in the same transaction.
-    pub(crate) async fn lock_from(&self, read: Snapshot, claim: &Claim, actor: &Actor, and_delete: &[String]) -> Result<Held, LockError> {
+    /// Takes a slot, decided on `read`; the place in the queue goes in the same transaction.
+    pub(crate) async fn lock_from(&self, read: Snapshot, claim: &Claim, actor: &Actor, place: Option<&Place>) -> Result<Held, LockError> {
         // Refused before anything is asked of the store.
         read.semaphore.lock(&self.group, claim, 0, false)?;
-        // A timer runs from before the lock on, so that a holder that expires is never without one.
+        // The time runs from before the lock on.
         let timer = match self.options.expire_after {
             Some(after) => Some(self.store.grant_lease(after).await?),
             None => None,
@@ -252,85 +275,30 @@ impl RebootLock {
             let Some(holder) = next.holder(&claim.id).cloned() else {
                 return Err(LockError::BadId { id: claim.id.clone(), reason: "got no record" });
             };
-            let mut writes: Vec<Write> = and_delete.iter().cloned().map(Write::Delete).collect();
-            let old_timer = before.filter(|before| before.expires).map(|before| before.fence);
-            let new_timer = timer.filter(|_| holder.expires);
-            writes.extend(new_timer.map(|lease| Write::Put { key: self.keys.timer(holder.fence), value: Vec::new(), lease }));
-            if old_timer.is_some_and(|fence| new_timer.is_none() || fence != holder.fence) {
-                writes.extend(old_timer.map(|fence| Write::Delete(self.keys.timer(fence))));
+            let lease = timer.filter(|_| holder.expires).unwrap_or(0);
+            // Without this a record that is given back in this moment would be there again, with its old fence.
+            let as_read = read.written.get(&claim.id).copied().unwrap_or(0);
+            let compares = vec![Compare::ModRevision(self.keys.holder(&claim.id), as_read)];
+            let mut writes = vec![Write::Put { key: self.keys.holder(&claim.id), value: holder.encode(), lease }];
+            if holder.expires {
+                writes.push(Write::Put { key: self.keys.expiring(holder.fence), value: claim.id.clone().into_bytes(), lease: 0 });
             }
+            let old = before.filter(|before| before.expires && !(holder.expires && before.fence == holder.fence));
+            writes.extend(old.map(|old| Write::Delete(self.keys.expiring(old.fence))));
+            writes.extend(place.into_iter().flat_map(|place| [Write::Delete(place.key.clone()), Write::Delete(place.waiter.clone())]));
             let act = if before.is_some() { Act::Relock } else { Act::Lock };
             let without = claim.version.iter().map(|version| self.keys.quarantine(version)).collect();
             let outcome = Held { holder, generation: next.generation };
-            Ok(Step::Write(Box::new(Change { next, act, subject: claim.id.clone(), without, writes, outcome })))
+            Ok(Step::Write(Box::new(Change { next, act, subject: claim.id.clone(), compares, without, writes, outcome })))
         };
-        let outcome = self.change(actor, Some(read), step).await;
+        let outcome = self.change(actor, Some(read), place, step).await;
         if let (Some(lease), Err(error)) = (timer, &outcome) {
-            // Not when the lock may be there after all, with this timer. Else it would end by itself, too.
+            // Not when the lock may be there after all, on this lease. Else it would end by itself, too.
             if !matches!(error, LockError::Store(_)) {
                 let _ = self.store.revoke_lease(lease).await;
             }
         }
         outcome
-    }
-
-    /// The record of a host, and whether it is the lock that was taken at `fence`. To be asked right before the reboot, with the version that
-    /// is to be booted.
-    ///
-    /// # Errors
-    /// [`LockError::Lost`] when the host does not have that lock (any more), [`LockError::Quarantined`].
-    pub async fn verify(&self, id: &str, fence: u64, version: Option<&str>) -> Result<Holder, LockError> {
-        self.check_quarantine(version).await?;
-        let read = self.read().await?;
-        match read.semaphore.standing(id, fence) {
-            Standing::Held(holder) => Ok(holder.clone()),
-            Standing::NotHeld | Standing::Other(_) => Err(LockError::Lost { group: self.group.to_string(), id: id.to_owned(), fence }),
-        }
-    }
-
-    /// Gives a slot back; whether there was one. Without a fence, whichever lock the host has: for people and FleetLock.
-    ///
-    /// # Errors
-    /// [`LockError::Lost`] when the host has another lock than that of `fence`.
-    pub async fn unlock(&self, id: &str, fence: Option<u64>, actor: &Actor) -> Result<bool, LockError> {
-        let mut sent = false;
-        let step = |read: &Snapshot| match read.semaphore.unlock(&self.group, id, fence) {
-            // Our own write, whose answer was lost, may be what we see.
-            Ok(None) => Ok(Step::Done(sent)),
-            Err(LockError::Lost { .. }) if sent => Ok(Step::Done(true)),
-            Err(error) => Err(error),
-            Ok(Some(next)) => {
-                sent = true;
-                let writes = self.end_timer(read, id);
-                Ok(Step::write(next, Act::Unlock, id, writes, true))
-            }
-        };
-        self.change(actor, None, step).await
-    }
-
-    fn end_timer(&self, read: &Snapshot, id: &str) -> Vec<Write> {
-        let holder = read.semaphore.holder(id).filter(|holder| holder.expires);
-        holder.map(|holder| Write::Delete(self.keys.timer(holder.fence))).into_iter().collect()
-    }
-
-    /// The lock that the host has from an earlier life, to be called when the daemon starts and when it gives up an [`RebootLock::acquire`]
-    /// half-way. When there is none, requests that are still under way from before are made to fail, so that they cannot lock later. The host
-    /// is no longer in the queue after this.
-    ///
-    /// # Errors
-    /// See [`LockError`].
-    pub async fn settle(&self, id: &str, actor: &Actor) -> Result<Option<Holder>, LockError> {
-        self.leave(id).await?;
-        self.certain(id, actor).await
-    }
-
-    /// The lock of a host; when it has none, none can come any more from what was sent before.
-    pub(crate) async fn certain(&self, id: &str, actor: &Actor) -> Result<Option<Holder>, LockError> {
-        let step = |read: &Snapshot| match read.semaphore.holder(id) {
-            Some(holder) => Ok(Step::Done(Some(holder.clone()))),
-            None => Ok(Step::write(read.semaphore.touched(), Act::Withdraw, id, Vec::new(), None)),
-        };
-        self.change(actor, None, step).await
     }
 
     /// Changes the number of slots; the old one.
@@ -347,7 +315,7 @@ impl RebootLock {
             }
             Ok(Step::write(next, Act::SetMax, max.to_string(), Vec::new(), was))
         };
-        self.change(actor, None, step).await
+        self.change(actor, None, None, step).await
     }
 
     /// Quarantines a version: nobody takes a lock for it from now on. The first record stays.
@@ -362,9 +330,17 @@ impl RebootLock {
         let step = |read: &Snapshot| {
             let writes = vec![Write::Put { key: key.clone(), value: record.encode(), lease: 0 }];
             let (next, subject) = (read.semaphore.touched(), record.version.clone());
-            Ok(Step::Write(Box::new(Change { next, act: Act::Quarantine, subject, without: vec![key.clone()], writes, outcome: () })))
+            Ok(Step::Write(Box::new(Change {
+                next,
+                act: Act::Quarantine,
+                subject,
+                compares: Vec::new(),
+                without: vec![key.clone()],
+                writes,
+                outcome: (),
+            })))
         };
-        match self.change(actor, None, step).await {
+        match self.change(actor, None, None, step).await {
             // Another host was first.
             Err(LockError::Quarantined { .. }) => Ok(()),
             other => other,
@@ -384,7 +360,7 @@ impl RebootLock {
             let writes = vec![Write::Delete(key.clone())];
             Ok(Step::write(read.semaphore.touched(), Act::ClearQuarantine, version, writes, true))
         };
-        self.change(actor, None, step).await
+        self.change(actor, None, None, step).await
     }
 
     /// The quarantined versions.
@@ -404,7 +380,7 @@ impl RebootLock {
     /// See [`LockError`].
     pub async fn audit(&self) -> Result<Vec<Record>, LockError> {
         let page = self.store.range(&store::Keys::Prefix(self.keys.audits()), 0).await?;
-        Ok(audit::in_order(page.entries.iter().map(|entry| entry.value.as_slice())))
+        Ok(audit::in_order(page.entries))
     }
 
     /// All there is to show.
@@ -418,7 +394,7 @@ impl RebootLock {
         Ok(Status { semaphore: read.semaphore, waiting, quarantines, revision: read.revision })
     }
 
-    /// Tells when the semaphore or the timers of its holders change after `revision`; its events need not be looked at.
+    /// Tells when the semaphore or its holders change after `revision`; its events need not be looked at.
     ///
     /// # Errors
     /// See [`StoreError`].

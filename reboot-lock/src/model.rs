@@ -1,6 +1,10 @@
 //! A model of the whole protocol, checked exhaustively: some hosts update through one semaphore, over a network that delays, repeats and loses, and may crash
 //! at every step. What the hosts decide are the real functions ([`Semaphore`], [`release::decide`]); their steps between reading and writing are those of
-//! `lock` and `queue`. Faults are bounded by a budget, all else by nothing: every order of every step is looked at.
+//! `lock`, `ends` and `queue`. Faults are bounded by a budget, all else by nothing: every order of every step is looked at.
+//!
+//! A message carries the revisions that its transaction compares: of the semaphore (its generation will do), of the host's record, of its place in the queue. The
+//! last two are counted for each host. A place is made and left in one step: what comes late there fails by the same comparison, or is a place that ends with
+//! its lease.
 //!
 //! Checked in every state: never more holders than slots; never more hosts down on purpose than slots; a host that is down on purpose or about to go has its
 //! record, unless its time ran out, and then it notices. Checked about all paths: without further faults each ends (no cycles), with every host done and
@@ -10,7 +14,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::keys::Group;
 use crate::release::{self, Decision, Host, Outcome};
-use crate::semaphore::{Claim, Purpose, Semaphore, Standing};
+use crate::semaphore::{Claim, Holder, Purpose, Semaphore, Standing};
 
 const OLD: &str = "1.0.0";
 const NEW: &str = "1.1.0";
@@ -35,21 +39,19 @@ enum At {
     Queued,
     /// Sleeps until this place is gone.
     Behind((u64, usize)),
-    /// First; sleeps until the semaphore is newer than this.
-    First(u64),
+    /// First; sleeps until the semaphore has another generation, or fewer holders.
+    First(u64, usize),
     /// Has sent a message, and waits for the answer.
     Locking(u8),
     /// Heard nothing of its lock.
     Doubting,
-    /// Has sent a message that makes a late lock fail.
-    MakingSure(u8),
     /// Has the lock; drains.
     Held(u64),
     /// Down: on purpose with a lock of that fence, or by a crash.
     Down(Option<u64>),
     /// Runs again, and looks what became of its lock.
     Booted(Option<u64>),
-    /// Has sent a message that gives the lock back, or makes late messages fail.
+    /// Has sent a message that gives the lock back.
     Settling(u8),
     /// Has sent the quarantine.
     Reporting(u8),
@@ -61,24 +63,35 @@ enum At {
     Done,
 }
 
+/// What a transaction wants, and what it compares.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum Wish {
+    /// This record, if the semaphore has this generation, the host's record and place were written last then, and the version is not quarantined. The place
+    /// goes.
+    Lock { on: u64, record: u8, place: u8, holder: Holder },
+    /// The record gone, if it was written last then.
+    Unlock { record: u8 },
+    /// The version quarantined, if the semaphore has this generation and it is not yet.
+    Quarantine { on: u64 },
+}
+
 /// A transaction under way.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Message {
     number: u8,
     from: usize,
-    /// The generation that it was decided on.
-    on: u64,
-    next: Semaphore,
-    /// It is a lock: refused when the version is quarantined, and takes the place in the queue away.
-    lock: bool,
-    quarantines: bool,
+    wish: Wish,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct State {
     at: Vec<At>,
     semaphore: Semaphore,
+    /// How often each host's record was written: while it is there, its revision.
+    records: Vec<u8>,
     places: Vec<(u64, usize)>,
+    /// The same of each host's place.
+    notes: Vec<u8>,
     quarantined: bool,
     /// Fences whose timers ran out.
     ran_out: Vec<u64>,
@@ -107,7 +120,9 @@ impl State {
         Self {
             at: vec![At::Joining(0); setup.hosts],
             semaphore,
+            records: vec![0; setup.hosts],
             places: Vec::new(),
+            notes: vec![0; setup.hosts],
             quarantined: false,
             ran_out: Vec::new(),
             network: Vec::new(),
@@ -122,37 +137,91 @@ impl State {
         setup.timeouts > 0
     }
 
-    fn send(&mut self, host: usize, next: Semaphore, lock: bool, quarantines: bool) -> u8 {
+    fn send(&mut self, from: usize, wish: Wish) -> u8 {
         self.numbers += 1;
-        let number = self.numbers;
-        self.network.push(Message { number, from: host, on: self.semaphore.generation, next, lock, quarantines });
-        number
+        self.network.push(Message { number: self.numbers, from, wish });
+        self.numbers
     }
 
-    /// Etcd does what a message says, or not; the sender hears of it if it still waits.
-    fn arrive(&mut self, message: &Message) {
-        let done = message.on == self.semaphore.generation && !((message.lock || message.quarantines) && self.quarantined);
-        if done {
-            self.semaphore = message.next.clone();
-            self.quarantined |= message.quarantines;
-            if message.lock {
-                self.places.retain(|(_, host)| *host != message.from);
+    /// The revision of a host's record; 0 when there is none.
+    fn record(&self, host: usize) -> u8 {
+        self.semaphore.holder(&host.to_string()).map_or(0, |_| self.records[host])
+    }
+
+    fn place(&self, host: usize) -> Option<(u64, usize)> {
+        self.places.iter().find(|(_, of)| *of == host).copied()
+    }
+
+    /// The revision of a host's place; 0 when there is none.
+    fn note(&self, host: usize) -> u8 {
+        self.place(host).map_or(0, |_| self.notes[host])
+    }
+
+    /// A place, or the one that is there made again.
+    fn join(&mut self, host: usize, revision: u64) {
+        if self.place(host).is_none() {
+            self.places.push((revision, host));
+            self.places.sort_unstable();
+        }
+        self.notes[host] += 1;
+    }
+
+    fn leave(&mut self, host: usize) {
+        self.places.retain(|(_, of)| *of != host);
+    }
+
+    fn lock(&mut self, setup: Setup, host: usize) -> At {
+        match self.semaphore.lock(&Group::default(), &claim(host, self.boots[host]), 0, self.expires(setup)) {
+            Ok(locked) => {
+                let holder = locked.holder(&host.to_string()).unwrap().clone();
+                let wish = Wish::Lock { on: self.semaphore.generation, record: self.record(host), place: self.note(host), holder };
+                At::Locking(self.send(host, wish))
+            }
+            Err(_) => At::First(self.semaphore.generation, self.semaphore.holders.len()),
+        }
+    }
+
+    fn unlock(&mut self, host: usize) -> At {
+        At::Settling(self.send(host, Wish::Unlock { record: self.record(host) }))
+    }
+
+    /// Etcd does what a message says, or not.
+    fn transact(&mut self, host: usize, wish: &Wish) -> bool {
+        let done = match wish {
+            Wish::Lock { on, record, place, .. } => {
+                *on == self.semaphore.generation && *record == self.record(host) && *place == self.note(host) && !self.quarantined
+            }
+            Wish::Unlock { record } => *record == self.record(host),
+            Wish::Quarantine { on } => *on == self.semaphore.generation && !self.quarantined,
+        };
+        if !done {
+            return false;
+        }
+        match wish {
+            Wish::Lock { holder, .. } => {
+                self.semaphore = self.semaphore.without(&holder.id).touched();
+                self.semaphore.add(holder.clone()).unwrap();
+                self.records[host] += 1;
+                self.leave(host);
+            }
+            Wish::Unlock { .. } => self.semaphore = self.semaphore.without(&host.to_string()),
+            Wish::Quarantine { .. } => {
+                self.semaphore = self.semaphore.touched();
+                self.quarantined = true;
             }
         }
+        true
+    }
+
+    /// A message arrives; the sender hears of it if it still waits.
+    fn arrive(&mut self, message: &Message) {
         let host = message.from;
-        let id = host.to_string();
+        let done = self.transact(host, &message.wish);
         self.at[host] = match self.at[host].clone() {
-            At::Locking(number) if number == message.number => match self.semaphore.holder(&id) {
-                Some(holder) if done => At::Held(holder.fence),
+            At::Locking(number) if number == message.number => match &message.wish {
+                Wish::Lock { holder, .. } if done => At::Held(holder.fence),
                 _ => At::Queued,
             },
-            At::MakingSure(number) if number == message.number => {
-                if done {
-                    At::Queued
-                } else {
-                    At::Doubting
-                }
-            }
             At::Settling(number) if number == message.number => {
                 if done {
                     At::Done
@@ -175,104 +244,63 @@ impl State {
     fn step(&self, setup: Setup, host: usize) -> Option<Self> {
         let mut next = self.clone();
         let id = host.to_string();
-        let mine = self.places.iter().find(|(_, of)| *of == host).copied();
+        let lost = |number: u8| !self.network.iter().any(|message| message.number == number);
         next.at[host] = match &self.at[host] {
-            // A place from an earlier life is taken over.
             At::Joining(revision) => {
-                if mine.is_none() {
-                    next.places.push((*revision, host));
-                    next.places.sort_unstable();
-                }
+                next.join(host, *revision);
                 At::Queued
             }
             At::Queued if self.quarantined => {
-                next.places.retain(|(_, of)| *of != host);
-                match self.semaphore.holder(&id) {
-                    // Got without hearing of it.
-                    Some(holder) => {
-                        let free = self.semaphore.unlock(&Group::default(), &id, Some(holder.fence)).unwrap().unwrap();
-                        At::Settling(next.send(host, free, false, false))
-                    }
-                    None => At::Refused,
-                }
+                next.leave(host);
+                // Got without hearing of it.
+                if self.semaphore.holder(&id).is_some() { next.unlock(host) } else { At::Refused }
             }
-            At::Queued => match mine {
-                // Its lease ran out.
-                None if self.semaphore.holder(&id).is_none() => At::Joining(self.semaphore.generation),
-                _ => {
-                    let before = mine.and_then(|mine| self.places.iter().rfind(|place| **place < mine)).copied();
-                    let held = self.semaphore.holder(&id).is_some();
-                    match before {
-                        Some(before) if !held => At::Behind(before),
-                        _ => {
-                            if let Some((left, _)) = self.semaphore.expire(|fence| !self.ran_out.contains(&fence)) {
-                                next.semaphore = left;
-                                At::Queued
-                            } else {
-                                match self.semaphore.lock(&Group::default(), &claim(host, self.boots[host]), 0, self.expires(setup)) {
-                                    Ok(locked) => At::Locking(next.send(host, locked, true, false)),
-                                    Err(_) => At::First(self.semaphore.generation),
-                                }
-                            }
-                        }
-                    }
-                }
+            At::Queued => match self.place(host) {
+                // Its lease ran out, or its own lock, of which it did not hear, took it away.
+                None => At::Joining(self.semaphore.generation),
+                Some(mine) => match self.places.iter().rfind(|place| **place < mine) {
+                    Some(before) if self.semaphore.holder(&id).is_none() => At::Behind(*before),
+                    _ => next.lock(setup, host),
+                },
             },
             At::Behind(before) if !self.places.contains(before) => At::Queued,
-            At::First(seen) => {
-                let news =
-                    self.semaphore.generation > *seen || self.semaphore.holders.iter().any(|holder| self.ran_out.contains(&holder.fence));
-                if !news {
+            At::First(generation, holders) => {
+                if self.semaphore.generation == *generation && self.semaphore.holders.len() == *holders {
                     return None;
                 }
                 At::Queued
             }
-            At::Doubting => match self.semaphore.holder(&id) {
-                // What `Queued` does with a lock that is there.
-                Some(_) => match self.semaphore.lock(&Group::default(), &claim(host, self.boots[host]), 0, self.expires(setup)) {
-                    Ok(locked) => At::Locking(next.send(host, locked, true, false)),
-                    Err(error) => panic!("{error}"),
-                },
-                None => At::MakingSure(next.send(host, self.semaphore.touched(), false, false)),
-            },
+            // With its place made again, the lock that it sent is there or never comes.
+            At::Doubting => At::Joining(self.semaphore.generation),
             // Right before the reboot it looks once more. Without its lock it begins again.
             At::Held(fence) => match self.semaphore.standing(&id, *fence) {
                 Standing::Held(_) if !self.quarantined => At::Down(Some(*fence)),
-                Standing::Held(_) => {
-                    let free = self.semaphore.unlock(&Group::default(), &id, Some(*fence)).unwrap().unwrap();
-                    At::Settling(next.send(host, free, false, false))
-                }
+                Standing::Held(_) => next.unlock(host),
                 _ => At::Joining(self.semaphore.generation),
             },
             At::Down(fence) => {
                 next.boots[host] += 1;
                 At::Booted(*fence)
             }
-            At::Booted(fence) => {
-                // `settle`: out of the queue, then what is in the semaphore.
-                next.places.retain(|(_, of)| *of != host);
+            At::Booted(_) => {
+                // `settle`: out of the queue, then what is in its record.
+                next.leave(host);
                 let running = if setup.bad_version { OLD } else { NEW };
                 let outcome = if setup.bad_version { Outcome::Failed("test".to_owned()) } else { Outcome::Pending };
                 let boot_id = self.boots[host].to_string();
                 match self.semaphore.holder(&id) {
-                    None => At::Settling(next.send(host, self.semaphore.touched(), false, false)),
+                    None => At::Done,
                     Some(record) => match release::decide(record, &Host { boot_id: &boot_id, running, healthy: true, outcome }) {
-                        Decision::Release { .. } => {
-                            let free = self.semaphore.unlock(&Group::default(), &id, *fence);
-                            let free = free.or_else(|_| self.semaphore.unlock(&Group::default(), &id, None)).unwrap().unwrap();
-                            At::Settling(next.send(host, free, false, false))
-                        }
+                        Decision::Release { .. } => next.unlock(host),
                         Decision::FellBack { .. } if self.quarantined => At::FellBack,
-                        Decision::FellBack { .. } => At::Reporting(next.send(host, self.semaphore.touched(), false, true)),
+                        Decision::FellBack { .. } => At::Reporting(next.send(host, Wish::Quarantine { on: self.semaphore.generation })),
                         Decision::Keep { why } => panic!("a host that is healthy again keeps its lock: {why}"),
                     },
                 }
             }
             // A message that was lost altogether.
-            At::Locking(number) | At::MakingSure(number) if !self.network.iter().any(|message| message.number == *number) => At::Doubting,
-            At::Settling(number) | At::Reporting(number) if !self.network.iter().any(|message| message.number == *number) => {
-                At::Booted(None)
-            }
+            At::Locking(number) if lost(*number) => At::Doubting,
+            At::Settling(number) | At::Reporting(number) if lost(*number) => At::Booted(None),
             _ => return None,
         };
         Some(next)
@@ -317,11 +345,17 @@ impl State {
             };
             match &self.at[host] {
                 // It no longer waits for the answer; the message is still under way.
-                At::Locking(_) | At::MakingSure(_) => {
+                At::Locking(_) => {
                     fault(At::Doubting);
                     fault(At::Down(None));
                 }
-                At::Settling(_) | At::Reporting(_) => {
+                At::Settling(_) => {
+                    fault(At::Booted(None));
+                    fault(At::Down(None));
+                    // It wants the lock again, with the unlock still under way.
+                    fault(At::Joining(self.semaphore.generation));
+                }
+                At::Reporting(_) => {
                     fault(At::Booted(None));
                     fault(At::Down(None));
                 }
@@ -333,20 +367,20 @@ impl State {
                 let mut cut = self.clone();
                 cut.faults -= 1;
                 cut.places.retain(|(_, of)| *of != host);
-                if matches!(cut.at[host], At::Behind(_) | At::First(_)) {
+                if matches!(cut.at[host], At::Behind(_) | At::First(..)) {
                     cut.at[host] = At::Queued;
                 }
                 next.push((false, cut));
             }
         }
         if self.timeouts > 0 {
+            // A record goes with its lease.
             for holder in &self.semaphore.holders {
-                if !self.ran_out.contains(&holder.fence) {
-                    let mut state = self.clone();
-                    state.timeouts -= 1;
-                    state.ran_out.push(holder.fence);
-                    next.push((false, state));
-                }
+                let mut state = self.clone();
+                state.timeouts -= 1;
+                state.ran_out.push(holder.fence);
+                state.semaphore = self.semaphore.without(&holder.id);
+                next.push((false, state));
             }
         }
         next

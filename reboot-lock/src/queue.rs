@@ -3,6 +3,9 @@
 //!
 //! A place sorts by the revision that etcd had when its host came: no clock, no counter. Two hosts may each be first for a moment, since a place can
 //! be put before another that already is; then both try, and compare-and-swap decides as always.
+//!
+//! Who wants a slot always makes a place first, and the lock demands it as it was made: to make sure that a lock which is still under way can never
+//! come, it is enough to leave or to make the place again. That is the host's own business, and writes no semaphore.
 
 use std::time::Duration;
 
@@ -11,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::audit::Actor;
 use crate::backoff::Backoff;
 use crate::error::LockError;
-use crate::lock::{Held, RebootLock};
+use crate::lock::{Held, RebootLock, UNANSWERED};
 use crate::semaphore::Claim;
 use crate::store::{Compare, Event, Keys, StoreError, Watch, Write};
 
@@ -30,8 +33,11 @@ pub enum Progress {
 }
 
 /// A place in the queue.
-struct Place {
-    key: String,
+pub(crate) struct Place {
+    pub(crate) key: String,
+    /// Where it is noted, and the revision that noted it.
+    pub(crate) waiter: String,
+    pub(crate) noted: i64,
     lease: i64,
     renew: Instant,
 }
@@ -71,7 +77,11 @@ impl RebootLock {
                 }
                 // The place was too long unheard of.
                 Err(LockError::Store(StoreError::LeaseGone)) => place = None,
-                Err(LockError::Contended { .. } | LockError::Full { .. }) => sleep(outages.wait()).await,
+                // It looks for its own record when it joins again, at the same place.
+                Err(LockError::Contended { .. } | LockError::Full { .. }) => {
+                    place = None;
+                    sleep(outages.wait()).await;
+                }
                 Err(error) => {
                     if doubt.ever {
                         self.give_back(&claim.id, doubt.before, actor).await?;
@@ -85,7 +95,7 @@ impl RebootLock {
 
     /// Gives back a lock that was got without our hearing of it; not one from before.
     async fn give_back(&self, id: &str, before: Option<u64>, actor: &Actor) -> Result<(), LockError> {
-        if let Some(holder) = self.certain(id, actor).await?
+        if let Some(holder) = self.settle(id).await?
             && Some(holder.fence) != before
         {
             self.unlock(id, Some(holder.fence), actor).await?;
@@ -99,11 +109,14 @@ impl RebootLock {
     /// See [`LockError`].
     pub async fn leave(&self, id: &str) -> Result<(), LockError> {
         let waiter = self.keys.waiter(id);
-        if let Some(entry) = self.store.range(&Keys::One(waiter.clone()), 1).await?.entries.pop() {
+        let mut backoff = Backoff::conflicts();
+        while let Some(entry) = self.store.range(&Keys::One(waiter.clone()), 1).await?.entries.pop() {
             let mut writes = vec![Write::Delete(waiter.clone())];
             writes.extend(self.noted_place(&entry.value).map(Write::Delete));
-            // When the note has changed meanwhile, it is of a later life of the host, whose place it is.
-            self.store.txn(&[Compare::ModRevision(waiter, entry.mod_revision)], &writes).await?;
+            if self.store.txn(&[Compare::ModRevision(waiter.clone(), entry.mod_revision)], &writes).await?.succeeded {
+                break;
+            }
+            self.again(&mut backoff).await?;
         }
         Ok(())
     }
@@ -137,78 +150,71 @@ impl RebootLock {
         outages: &mut Backoff,
     ) -> Result<Held, LockError> {
         self.check_quarantine(claim.version.as_deref()).await?;
-        if doubt.now {
-            // A lock that lands while we sleep behind somebody would stop both for ever: it must be there now or never come.
-            let landed = self.certain(&claim.id, actor).await?.is_some();
-            doubt.now = false;
-            if landed {
-                return self.lock_from(self.read().await?, claim, actor, &self.done_with(place.as_ref(), &claim.id)).await;
+        let own = match place {
+            Some(own) if !doubt.now => own,
+            _ => {
+                // A lock that lands while we sleep behind somebody would stop both for ever: after this it is there or never comes.
+                let joined = self.join(&claim.id).await?;
+                let mine = self.record(&claim.id).await?;
+                if !doubt.ever {
+                    doubt.before = mine.as_ref().map(|(holder, _)| holder.fence);
+                }
+                doubt.now = false;
+                let own = place.insert(joined);
+                if mine.is_some() {
+                    return self.lock_from(self.read().await?, claim, actor, Some(own)).await;
+                }
+                own
             }
-        }
+        };
+        let (mut first, mut next) = (false, false);
         loop {
-            let behind = match place {
-                Some(place) => Some(Keys::After { key: place.key.clone(), prefix: self.keys.queue() }),
-                None => None,
+            let mut read = None;
+            if !first {
+                let behind = Keys::After { key: own.key.clone(), prefix: self.keys.queue() };
+                // When the one before went, it most likely is our turn: what we then need to know is asked for at the same time.
+                let (others, lock) =
+                    tokio::join!(self.store.range(&behind, 1), async { if next { Some(self.read().await) } else { None } });
+                let others = others?;
+                outages.reset();
+                if let Some(before) = others.entries.into_iter().next() {
+                    progress(Progress::Queued);
+                    let mut watch = self.store.watch(&Keys::One(before.key), others.revision.saturating_add(1)).await?;
+                    next = self.sleep_until(own, watch.as_mut(), |event| matches!(event, Event::Delete { .. })).await?;
+                    continue;
+                }
+                read = lock.transpose()?;
+            }
+            let read = match read {
+                Some(read) => read,
+                None => self.read().await?,
             };
-            // Whoever is before us, or waits at all.
-            let others = match &behind {
-                Some(behind) => self.store.range(behind, 1).await?,
-                None => self.store.range(&Keys::Prefix(self.keys.queue()), 1).await?,
-            };
-            outages.reset();
-            let before = others.entries.into_iter().next();
-            if let (Some(before), Some(place)) = (&before, place.as_mut()) {
-                progress(Progress::Queued);
-                let mut watch = self.store.watch(&Keys::One(before.key.clone()), others.revision.saturating_add(1)).await?;
-                self.sleep_until(place, watch.as_mut(), |event| matches!(event, Event::Delete { .. })).await?;
-                continue;
-            }
-            let read = self.read().await?;
-            if self.expired(&read).is_some() {
-                self.remove_expired(actor).await?;
-                continue;
-            }
-            let mine = read.semaphore.holder(&claim.id);
-            if !doubt.ever {
-                doubt.before = mine.map(|holder| holder.fence);
-            }
-            let mine = mine.is_some();
-            let first = mine || before.is_none();
-            if first && (mine || read.semaphore.free() > 0) {
-                match self.lock_from(read, claim, actor, &self.done_with(place.as_ref(), &claim.id)).await {
+            self.note_ran_out(&read, actor).await?;
+            if read.semaphore.holder(&claim.id).is_some() || read.semaphore.free() > 0 {
+                match self.lock_from(read, claim, actor, Some(own)).await {
                     Err(LockError::Full { .. } | LockError::Contended { .. }) => continue,
                     other => return other,
                 }
             }
-            match place {
-                None => *place = Some(self.join(&claim.id, read.revision).await?),
-                Some(place) => {
-                    progress(Progress::First { holders: read.semaphore.names() });
-                    let mut watch = self.watch_lock(read.revision).await?;
-                    self.sleep_until(place, watch.as_mut(), |_| true).await?;
-                }
-            }
+            progress(Progress::First { holders: read.semaphore.names() });
+            let mut watch = self.watch_lock(read.revision).await?;
+            first = self.sleep_until(own, watch.as_mut(), |_| true).await?;
         }
     }
 
-    /// What goes when the lock is got.
-    fn done_with(&self, place: Option<&Place>, id: &str) -> Vec<String> {
-        place.iter().flat_map(|place| [place.key.clone(), self.keys.waiter(id)]).collect()
-    }
-
-    /// Sleeps until an event that counts, or until the place must be renewed: then all is looked at again, since a watch on a member that was cut off says
-    /// nothing for as long as the kernel believes in the connection.
-    async fn sleep_until(&self, place: &mut Place, watch: &mut dyn Watch, counts: impl Fn(&Event) -> bool) -> Result<(), LockError> {
+    /// Sleeps until an event that counts, or until the place must be renewed (`false`): then all is looked at again, since a watch on a member that was cut
+    /// off says nothing for as long as the kernel believes in the connection.
+    async fn sleep_until(&self, place: &mut Place, watch: &mut dyn Watch, counts: impl Fn(&Event) -> bool) -> Result<bool, LockError> {
         loop {
             match timeout_at(place.renew, watch.next()).await {
                 Err(_) => {
                     self.store.keep_alive(place.lease).await?;
                     place.renew = Instant::now() + self.renewal();
-                    return Ok(());
+                    return Ok(false);
                 }
                 Ok(events) => {
                     if events?.iter().any(&counts) {
-                        return Ok(());
+                        return Ok(true);
                     }
                 }
             }
@@ -219,25 +225,26 @@ impl RebootLock {
         self.options.waiter_ttl / 3
     }
 
-    /// A place at the end of the queue, or the one that this host has from before.
-    async fn join(&self, id: &str, revision: i64) -> Result<Place, LockError> {
+    /// A place at the end of the queue, or the one that this host has from before, noted anew.
+    pub(crate) async fn join(&self, id: &str) -> Result<Place, LockError> {
         let lease = self.store.grant_lease(self.options.waiter_ttl).await?;
         let renew = Instant::now() + self.renewal();
         let waiter = self.keys.waiter(id);
         let mut backoff = Backoff::conflicts();
         loop {
-            let noted = self.store.range(&Keys::One(waiter.clone()), 1).await?.entries.pop();
-            let key = noted.as_ref().and_then(|entry| self.noted_place(&entry.value)).unwrap_or_else(|| self.keys.place(revision, id));
+            let mut page = self.store.range(&Keys::One(waiter.clone()), 1).await?;
+            let noted = page.entries.pop();
+            let key = noted.as_ref().and_then(|entry| self.noted_place(&entry.value)).unwrap_or_else(|| self.keys.place(page.revision, id));
             let compares = [Compare::ModRevision(waiter.clone(), noted.map_or(0, |entry| entry.mod_revision))];
             let put = |key: &str, value: &str| Write::Put { key: key.to_owned(), value: value.as_bytes().to_vec(), lease };
             let writes = [put(&waiter, &key), put(&key, id)];
             match self.store.txn(&compares, &writes).await {
-                Ok(committed) if committed.succeeded => return Ok(Place { key, lease, renew }),
+                Ok(committed) if committed.succeeded => return Ok(Place { key, waiter, noted: committed.revision, lease, renew }),
                 Ok(_) => {}
-                Err(error) if error.may_have_happened() && backoff.attempts() < 3 => {}
+                Err(error) if error.may_have_happened() && backoff.attempts() < UNANSWERED => {}
                 Err(error) => return Err(error.into()),
             }
-            sleep(backoff.wait()).await;
+            self.again(&mut backoff).await?;
         }
     }
 }

@@ -165,8 +165,7 @@ impl Lock for EtcdLock {
     }
 
     async fn settle(&self, host: &HostState) -> Result<Earlier, Refusal> {
-        let why = "the reboot daemon starts";
-        let held = self.lock.settle(&self.identity.machine_id, &self.actor(why)).await.map_err(|error| refusal(&error))?;
+        let held = self.lock.settle(&self.identity.machine_id).await.map_err(|error| refusal(&error))?;
         let Some(record) = held else { return Ok(self.lost(host)) };
         if record.boot_id == self.identity.boot_id && matches!(record.purpose, Purpose::Update | Purpose::Reboot) {
             let why = "the reboot daemon began again before the reboot".to_owned();
@@ -184,7 +183,7 @@ impl Lock for EtcdLock {
     }
 
     async fn give_back(&self, why: &str) -> Result<(), Refusal> {
-        let held = self.lock.settle(&self.identity.machine_id, &self.actor(why)).await.map_err(|error| refusal(&error))?;
+        let held = self.lock.settle(&self.identity.machine_id).await.map_err(|error| refusal(&error))?;
         // What a person or a FleetLock client took goes back by their hands.
         let Some(record) = held.filter(|record| matches!(record.purpose, Purpose::Update | Purpose::Reboot)) else { return Ok(()) };
         match self.lock.unlock(&self.identity.machine_id, Some(record.fence), &self.actor(why)).await {

@@ -80,8 +80,8 @@ fn claim(id: &str) -> Claim {
 
 /// Gives back the lock that the client has now. When it asks for another one meanwhile, that has another fence and stays.
 async fn steady(lock: &RebootLock, id: &str, actor: &Actor) -> Result<(), LockError> {
-    let semaphore = lock.read().await?.semaphore;
-    let Some(holder) = semaphore.holder(id).filter(|holder| holder.purpose == Purpose::FleetLock) else { return Ok(()) };
+    let record = lock.record(id).await?.map(|(holder, _)| holder);
+    let Some(holder) = record.filter(|holder| holder.purpose == Purpose::FleetLock) else { return Ok(()) };
     match lock.unlock(id, Some(holder.fence), actor).await {
         Ok(_) | Err(LockError::Lost { .. }) => Ok(()),
         Err(error) => Err(error),

@@ -1,13 +1,12 @@
-//! How a semaphore is stored: JSON with a format number. What does not read back exactly as ours is refused, so that it is never overwritten.
-
-use std::collections::HashSet;
+//! How a semaphore is stored: JSON with a format number in one key, and each holder as JSON in a key of its own. What does not read back exactly as ours
+//! is refused, so that it is never overwritten.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Holder, MAX_SLOTS, Semaphore};
 use crate::keys::check_id;
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -15,7 +14,6 @@ struct Stored {
     format: u32,
     max: u32,
     generation: u64,
-    holders: Vec<Holder>,
 }
 
 #[derive(Deserialize)]
@@ -24,15 +22,15 @@ struct AnyFormat {
 }
 
 impl Semaphore {
-    /// As it is stored.
+    /// As it is stored, without its holders.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let stored = Stored { format: FORMAT, max: self.max, generation: self.generation, holders: self.holders.clone() };
-        // Numbers and texts only: there is nothing that could fail.
+        let stored = Stored { format: FORMAT, max: self.max, generation: self.generation };
+        // Numbers only: there is nothing that could fail.
         serde_json::to_vec(&stored).unwrap_or_default()
     }
 
-    /// Reads a stored value.
+    /// Reads a stored value; its holders are read by [`Semaphore::add`].
     ///
     /// # Errors
     /// Says in a few words why this was not written by this program or a compatible one.
@@ -47,16 +45,44 @@ impl Semaphore {
         if stored.max == 0 || stored.max > MAX_SLOTS {
             return Err(format!("it has {} slots", stored.max));
         }
-        let mut seen = HashSet::new();
-        for holder in &stored.holders {
-            check_id(&holder.id).map_err(|error| error.to_string())?;
-            if !seen.insert(holder.id.as_str()) {
-                return Err(format!("it names holder {} twice", holder.id));
-            }
-            if holder.fence == 0 || holder.fence > stored.generation {
-                return Err(format!("the fence of holder {} is {}, beyond generation {}", holder.id, holder.fence, stored.generation));
-            }
+        Ok(Self { max: stored.max, generation: stored.generation, holders: Vec::new() })
+    }
+
+    /// Adds a holder as it was read, in the order of fences.
+    ///
+    /// # Errors
+    /// Says why it cannot be a holder of this semaphore.
+    pub fn add(&mut self, holder: Holder) -> Result<(), String> {
+        if self.holder(&holder.id).is_some() {
+            return Err(format!("holder {} is there twice", holder.id));
         }
-        Ok(Self { max: stored.max, generation: stored.generation, holders: stored.holders })
+        if holder.fence > self.generation {
+            return Err(format!("the fence of holder {} is {}, beyond generation {}", holder.id, holder.fence, self.generation));
+        }
+        let place = self.holders.partition_point(|other| other.fence < holder.fence);
+        self.holders.insert(place, holder);
+        Ok(())
+    }
+}
+
+impl Holder {
+    /// As it is stored.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        // Numbers and texts only, as above.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Reads a stored record.
+    ///
+    /// # Errors
+    /// As [`Semaphore::decode`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let holder: Self = serde_json::from_slice(bytes).map_err(|error| format!("its value is no holder of ours ({error})"))?;
+        check_id(&holder.id).map_err(|error| error.to_string())?;
+        if holder.fence == 0 {
+            return Err(format!("holder {} has no fence", holder.id));
+        }
+        Ok(holder)
     }
 }

@@ -1,7 +1,8 @@
-//! The value of a group's semaphore and its transitions: pure functions from value to value. `format` says how a value is stored.
+//! A group's semaphore and its transitions: pure functions from value to value. `format` says how it is stored: the number of slots and the generation in
+//! one key, and each holder in a key of its own, which goes when the lock is given back or its lease ends.
 //!
-//! Each change raises `generation`; a holder's `fence` is the generation it was granted at, never used twice: a host that comes back finds
-//! its record with its own fence, or has lost the lock.
+//! Each change but the end of a lock raises `generation`; a holder's `fence` is the generation it was granted at, never used twice: a host that comes
+//! back finds its record with its own fence, or has lost the lock.
 
 mod format;
 
@@ -49,7 +50,7 @@ pub struct Holder {
     pub since: u64,
     /// The generation at which it got the slot.
     pub fence: u64,
-    /// It may be removed once its timer key is gone (`expire-after=`).
+    /// Its record is on a lease (`expire-after=`), and ends with it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub expires: bool,
 }
@@ -76,7 +77,7 @@ pub struct Claim {
 pub struct Semaphore {
     /// How many hosts may hold it.
     pub max: u32,
-    /// Raised by each change.
+    /// Raised by each change but the end of a lock.
     pub generation: u64,
     /// Who holds it, in the order they got it. More than `max` only after `max` was lowered.
     pub holders: Vec<Holder>,
@@ -122,14 +123,14 @@ impl Semaphore {
         }
     }
 
-    /// The same with a new generation: written, it makes whatever was decided on the old value fail.
+    /// The same with a new generation: written, it makes every lock that was decided on the old value fail.
     #[must_use]
     pub fn touched(&self) -> Self {
         Self { generation: self.generation.saturating_add(1), ..self.clone() }
     }
 
-    /// Gives a slot to a host. A host that has one keeps it, with its fence, for what it wants now: asking again is never refused, and raises the
-    /// generation all the same, so that an unlock still under way from before fails. A lock taken by hand stays one.
+    /// Gives a slot to a host. A host that has one keeps it, with its fence, for what it wants now: asking again is never refused, and writes its
+    /// record again, so that an unlock still under way from before fails. A lock taken by hand stays one.
     ///
     /// # Errors
     /// [`LockError::Full`], [`LockError::BadId`], or [`LockError::IdInUse`] between FleetLock clients and other hosts.
@@ -156,22 +157,10 @@ impl Semaphore {
         Ok(next)
     }
 
-    /// Takes the slot of a host back; `None` when it has none. With a fence, only the lock that was taken at it.
-    ///
-    /// # Errors
-    /// [`LockError::Lost`] when the host has another lock than the one meant.
-    pub fn unlock(&self, group: &Group, id: &str, fence: Option<u64>) -> Result<Option<Self>, LockError> {
-        match (self.holder(id), fence) {
-            (None, _) => Ok(None),
-            (Some(holder), Some(fence)) if holder.fence != fence => {
-                Err(LockError::Lost { group: group.to_string(), id: id.to_owned(), fence })
-            }
-            (Some(_), _) => {
-                let mut next = self.touched();
-                next.holders.retain(|holder| holder.id != id);
-                Ok(Some(next))
-            }
-        }
+    /// Without a host's lock; its generation stays.
+    #[must_use]
+    pub fn without(&self, id: &str) -> Self {
+        Self { holders: self.holders.iter().filter(|holder| holder.id != id).cloned().collect(), ..*self }
     }
 
     /// Changes the number of slots; those who hold one keep it.
@@ -183,14 +172,6 @@ impl Semaphore {
             return Err(LockError::BadMax { max });
         }
         Ok(Self { max, ..self.touched() })
-    }
-
-    /// Removes the holders whose time has run out, which `timer_runs` tells by their fence; `None` when there are none.
-    #[must_use]
-    pub fn expire(&self, timer_runs: impl Fn(u64) -> bool) -> Option<(Self, Vec<Holder>)> {
-        let (gone, kept): (Vec<Holder>, Vec<Holder>) =
-            self.holders.iter().cloned().partition(|holder| holder.expires && !timer_runs(holder.fence));
-        if gone.is_empty() { None } else { Some((Self { holders: kept, ..self.touched() }, gone)) }
     }
 
     /// The holders for a message: a few names.

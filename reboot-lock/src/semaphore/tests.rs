@@ -31,15 +31,14 @@ fn a_lock_taken_by_hand_stays_one() {
 }
 
 #[test]
-fn unlock_with_an_old_fence_leaves_the_newer_lock() {
+fn a_lock_after_another_has_another_fence() {
     let held = Semaphore::default().lock(&group(), &claim("a"), 1, false).unwrap();
-    let free = held.unlock(&group(), "a", Some(1)).unwrap().unwrap();
-    let other = free.lock(&group(), &claim("a"), 2, false).unwrap();
-    assert_eq!(other.holders[0].fence, 3);
-    assert_eq!(other.unlock(&group(), "a", Some(1)).unwrap_err().kind(), "lock_lost");
+    let other = held.without("a").lock(&group(), &claim("a"), 2, false).unwrap();
+    assert_eq!(other.holders[0].fence, 2);
     assert_eq!(other.standing("a", 1), Standing::Other(&other.holders[0]));
-    assert_eq!(other.unlock(&group(), "b", None), Ok(None));
-    assert!(other.unlock(&group(), "a", None).unwrap().unwrap().holders.is_empty());
+    assert_eq!(other.standing("a", 2), Standing::Held(&other.holders[0]));
+    assert_eq!(other.without("b"), other);
+    assert_eq!(other.without("a").standing("a", 2), Standing::NotHeld);
 }
 
 #[test]
@@ -48,23 +47,10 @@ fn fewer_slots_take_nobodys_away() {
     semaphore = semaphore.lock(&group(), &claim("a"), 1, false).unwrap().lock(&group(), &claim("b"), 1, false).unwrap();
     let fewer = semaphore.set_max(1).unwrap();
     assert_eq!((fewer.holders.len(), fewer.free()), (2, 0));
-    let one_left = fewer.unlock(&group(), "a", None).unwrap().unwrap();
+    let one_left = fewer.without("a");
     assert_eq!(one_left.lock(&group(), &claim("c"), 1, false).unwrap_err().kind(), "failed_lock_semaphore_full");
     assert_eq!(semaphore.set_max(0), Err(LockError::BadMax { max: 0 }));
     assert_eq!(semaphore.set_max(1001), Err(LockError::BadMax { max: 1001 }));
-}
-
-#[test]
-fn only_those_whose_timer_ran_out_expire() {
-    let semaphore = Semaphore::default().set_max(3).unwrap();
-    let semaphore = semaphore.lock(&group(), &claim("keeps"), 1, false).unwrap();
-    let semaphore = semaphore.lock(&group(), &claim("runs"), 1, true).unwrap();
-    let semaphore = semaphore.lock(&group(), &claim("gone"), 1, true).unwrap();
-    let (left, gone) = semaphore.expire(|fence| fence == 3).unwrap();
-    assert_eq!(gone.iter().map(|holder| holder.id.as_str()).collect::<Vec<_>>(), ["gone"]);
-    assert_eq!(left.holders.len(), 2);
-    assert_eq!(left.standing("gone", 4), Standing::NotHeld);
-    assert!(left.expire(|_| true).is_none());
 }
 
 #[test]
@@ -72,25 +58,37 @@ fn what_something_else_wrote_is_refused() {
     for (value, why) in [
         ("", "no JSON object"),
         ("{\"semaphore\":1,\"max\":1,\"holders\":null}", "no format number"),
-        ("{\"format\":2,\"max\":1,\"generation\":0,\"holders\":[],\"new\":1}", "format is 2"),
-        ("{\"format\":1,\"max\":1,\"generation\":0,\"holders\":[],\"new\":1}", "unknown field"),
-        ("{\"format\":1,\"max\":0,\"generation\":0,\"holders\":[]}", "0 slots"),
-        ("{\"format\":1,\"max\":-1,\"generation\":0,\"holders\":[]}", "cannot be read"),
+        ("{\"format\":1,\"max\":1,\"generation\":0,\"holders\":[]}", "format is 1"),
+        ("{\"format\":2,\"max\":1,\"generation\":0,\"new\":1}", "unknown field"),
+        ("{\"format\":2,\"max\":0,\"generation\":0}", "0 slots"),
+        ("{\"format\":2,\"max\":-1,\"generation\":0}", "cannot be read"),
     ] {
         let error = Semaphore::decode(value.as_bytes()).unwrap_err();
         assert!(error.contains(why), "{value}: {error}");
     }
-    let held = Semaphore::default().lock(&group(), &claim("a"), 1, false).unwrap();
-    let mut twice = held.clone();
-    twice.holders.push(held.holders[0].clone());
-    assert!(Semaphore::decode(&twice.encode()).unwrap_err().contains("twice"));
-    let beyond = Semaphore { generation: 0, ..held };
-    assert!(Semaphore::decode(&beyond.encode()).unwrap_err().contains("fence"));
+    let mut held = Semaphore::default().lock(&group(), &claim("a"), 1, false).unwrap();
+    let holder = held.holders[0].clone();
+    assert!(held.add(holder.clone()).unwrap_err().contains("twice"));
+    assert!(Semaphore::default().add(holder.clone()).unwrap_err().contains("beyond generation 0"));
+    assert_eq!(Holder::decode(&holder.encode()), Ok(holder.clone()));
+    assert!(Holder::decode(&Holder { fence: 0, ..holder.clone() }.encode()).unwrap_err().contains("no fence"));
+    assert!(Holder::decode(&Holder { id: String::new(), ..holder }.encode()).is_err());
+    assert!(Holder::decode(b"{}").unwrap_err().contains("no holder of ours"));
+}
+
+/// Stored and read again.
+fn read_back(semaphore: &Semaphore) -> Semaphore {
+    let mut read = Semaphore::decode(&semaphore.encode()).unwrap();
+    // Keys come in the order of ids.
+    for holder in semaphore.holders.iter().rev() {
+        read.add(Holder::decode(&holder.encode()).unwrap()).unwrap();
+    }
+    read
 }
 
 proptest! {
     #[test]
-    fn any_sequence_of_transitions_reads_back_and_keeps_to_max(steps in proptest::collection::vec((0_u8..5, 0_u8..6, 0_u32..4), 0..60)) {
+    fn any_sequence_of_transitions_reads_back_and_keeps_to_max(steps in proptest::collection::vec((0_u8..4, 0_u8..6, 0_u32..4), 0..60)) {
         let mut semaphore = Semaphore::default();
         for (act, host, number) in steps {
             let id = host.to_string();
@@ -99,12 +97,11 @@ proptest! {
             match act {
                 0 | 1 => if let Ok(next) = semaphore.lock(&group(), &claim(&id), 1, host % 2 == 0) { semaphore = next },
                 2 => if let Ok(next) = semaphore.set_max(number) { semaphore = next },
-                3 => if let Ok(Some(next)) = semaphore.unlock(&group(), &id, None) { semaphore = next },
-                _ => if let Some((next, _)) = semaphore.expire(|fence| fence % 3 == 0) { semaphore = next },
+                _ => semaphore = semaphore.without(&id),
             }
-            prop_assert_eq!(Semaphore::decode(&semaphore.encode()), Ok(semaphore.clone()));
+            prop_assert_eq!(read_back(&semaphore), semaphore.clone());
             prop_assert!(lowered || semaphore.holders.len() <= before.holders.len().max(before.max as usize));
-            prop_assert_eq!(semaphore != before, semaphore.generation == before.generation + 1);
+            prop_assert_eq!(act != 3 && semaphore != before, semaphore.generation == before.generation + 1);
         }
     }
 }

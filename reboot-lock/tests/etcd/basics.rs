@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reboot_lock::Options;
+use reboot_lock::audit::Act;
 use reboot_lock::quarantine::Quarantine;
 use reboot_lock::store::{Compare, Event, Keys, Store, StoreError, Write};
 
 use super::lab::Lab;
-use super::{SEMAPHORE, actor, claim, history, lock, run};
+use super::{LOCK, actor, claim, history, lock, run};
 
 #[test]
 fn every_operation_works_on_etcd_as_on_the_model_of_it() {
@@ -48,10 +49,11 @@ fn every_operation_works_on_etcd_as_on_the_model_of_it() {
         lock.unlock("c", None, &actor()).await.unwrap();
         assert_eq!(lock.acquire(&claim("b"), &actor(), &|_| {}).await.unwrap_err().kind(), "version_quarantined");
         assert!(lock.clear_quarantine("1.1.0", &actor()).await.unwrap());
-        assert_eq!(lock.settle("b", &actor()).await.unwrap(), None);
-        let status = lock.status().await.unwrap();
-        assert_eq!(lock.audit().await.unwrap().len() as u64, status.semaphore.generation);
-        assert_eq!(history(&store, &status.semaphore).await.len() as u64, status.semaphore.generation);
+        assert_eq!(lock.settle("b").await.unwrap(), None);
+        let (status, history) = (lock.status().await.unwrap(), history(&store).await);
+        let ends = 3;
+        assert_eq!(lock.audit().await.unwrap().len() as u64, status.semaphore.generation + ends);
+        assert_eq!((history.changes, history.most), (status.semaphore.generation, 1));
 
         expiry(&store).await;
         foreign(&store).await;
@@ -89,13 +91,22 @@ async fn expiry(store: &Arc<dyn Store>) {
     let held = lock.acquire(&claim("b"), &actor(), &|_| {}).await.unwrap();
     assert_eq!(lock.verify("vanished", vanished.holder.fence, None).await.unwrap_err().kind(), "lock_lost");
     assert!(held.holder.fence > vanished.holder.fence);
-    lock.unlock("b", Some(held.holder.fence), &actor()).await.unwrap();
+    // Asked for again: the whole time again, on another lease.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    lock.try_lock(&claim("b"), &actor()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(lock.verify("b", held.holder.fence, None).await.is_ok());
+    assert!(lock.unlock("b", Some(held.holder.fence), &actor()).await.unwrap());
+    let trail = lock.audit().await.unwrap();
+    let acts: Vec<Act> = trail.iter().rev().take(5).rev().map(|record| record.act).collect();
+    assert_eq!(acts, [Act::Lock, Act::Expire, Act::Lock, Act::Relock, Act::Unlock]);
 }
 
 async fn foreign(store: &Arc<dyn Store>) {
     let value = br#"{"total_slots":5,"holders":[]}"#.to_vec();
-    store.txn(&[], &[Write::Put { key: SEMAPHORE.to_owned(), value: value.clone(), lease: 0 }]).await.unwrap();
+    let semaphore = format!("{LOCK}semaphore");
+    store.txn(&[], &[Write::Put { key: semaphore.clone(), value: value.clone(), lease: 0 }]).await.unwrap();
     let lock = lock(store, Options::default());
     assert_eq!(lock.try_lock(&claim("a"), &actor()).await.unwrap_err().kind(), "foreign_value");
-    assert_eq!(store.range(&Keys::One(SEMAPHORE.to_owned()), 1).await.unwrap().entries[0].value, value);
+    assert_eq!(store.range(&Keys::One(semaphore), 1).await.unwrap().entries[0].value, value);
 }
