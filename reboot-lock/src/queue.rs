@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::audit::Actor;
 use crate::backoff::Backoff;
 use crate::error::LockError;
-use crate::lock::{Held, RebootLock, UNANSWERED};
+use crate::lock::{Held, RebootLock, Snapshot, UNANSWERED};
 use crate::semaphore::Claim;
 use crate::store::{Compare, Event, Keys, StoreError, Watch, Write};
 
@@ -70,8 +70,6 @@ impl RebootLock {
                     return Ok(held);
                 }
                 Err(LockError::Store(error)) if error.passes() => {
-                    doubt.now |= error.may_have_happened();
-                    doubt.ever |= doubt.now;
                     progress(Progress::Trouble(error));
                     sleep(outages.wait()).await;
                 }
@@ -162,7 +160,7 @@ impl RebootLock {
                 doubt.now = false;
                 let own = place.insert(joined);
                 if mine.is_some() {
-                    return self.lock_from(self.read().await?, claim, actor, Some(own)).await;
+                    return self.take(self.read().await?, claim, actor, own, doubt).await;
                 }
                 own
             }
@@ -191,7 +189,7 @@ impl RebootLock {
             };
             self.note_ran_out(&read, actor).await?;
             if read.semaphore.holder(&claim.id).is_some() || read.semaphore.free() > 0 {
-                match self.lock_from(read, claim, actor, Some(own)).await {
+                match self.take(read, claim, actor, own, doubt).await {
                     Err(LockError::Full { .. } | LockError::Contended { .. }) => continue,
                     other => return other,
                 }
@@ -200,6 +198,15 @@ impl RebootLock {
             let mut watch = self.watch_lock(read.revision).await?;
             first = self.sleep_until(own, watch.as_mut(), |_| true).await?;
         }
+    }
+
+    /// Locks; when the answer is missing, that is in doubt.
+    async fn take(&self, read: Snapshot, claim: &Claim, actor: &Actor, own: &Place, doubt: &mut Doubt) -> Result<Held, LockError> {
+        let outcome = self.lock_from(read, claim, actor, Some(own)).await;
+        if matches!(&outcome, Err(LockError::Store(error)) if error.may_have_happened()) {
+            (doubt.now, doubt.ever) = (true, true);
+        }
+        outcome
     }
 
     /// Sleeps until an event that counts, or until the place must be renewed (`false`): then all is looked at again, since a watch on a member that was cut
