@@ -66,13 +66,17 @@ fn a_reload_is_over_when_the_service_says_so() {
     assert_eq!(engine.state("mute.service"), "active/running");
 }
 
-/// Sends its words, with an fd of a file that has this text.
+/// Sends its words, with an fd of a file that has this text, and lives until they are read: nobody could tell whose they are otherwise.
 const STORE: &str = "import os, socket, sys, time\n\
     fds = []\n\
     if len(sys.argv) > 2:\n    fd = os.memfd_create('x'); os.write(fd, sys.argv[2].encode()); os.lseek(fd, 0, 0); fds = [fd]\n\
     s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n\
     s.connect(os.environ['NOTIFY_SOCKET'])\n\
-    socket.send_fds(s, [sys.argv[1].replace(' ', chr(10)).encode()], fds)\n";
+    socket.send_fds(s, [sys.argv[1].replace(' ', chr(10)).encode()], fds)\n\
+    r, w = os.pipe()\n\
+    socket.send_fds(s, [b'BARRIER=1'], [w])\n\
+    os.close(w)\n\
+    os.read(r, 1)\n";
 
 #[test]
 fn fds_are_stored_over_a_restart_and_given_back_by_name() {

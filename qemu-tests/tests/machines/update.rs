@@ -174,11 +174,9 @@ fn an_air_gapped_machine_takes_a_bundle_and_ends_in_a_clear_stop_when_nothing_is
     host.wait_for_boot();
     host.wait_for_ssh();
     assert_eq!(host.run("systemctl is-active update-agent.service").out.trim(), "inactive", "nothing to do without a server");
-    let said = host.ok("sudo update-agent apply /dev/vdc");
-    assert!(said.contains("version 1.1 is in place"), "{said}");
-    host.press_power_button();
-
-    host.power_on();
+    // The reboot daemon reboots as soon as the update is in place, which may cut the answer off.
+    let said = host.run("sudo update-agent apply /dev/vdc");
+    assert!(said.out.contains("version 1.1 is in place") || said.code == 255, "{} {}{}", said.code, said.out, said.err);
     host.wait_for("garboard: boot-complete version=1.1 slot=b");
     runs(&mut host, "1.1", "b");
     host.eventually("sudo update-agent history | grep -q 'good.*1.1'");
