@@ -11,7 +11,7 @@ use crate::error::LockError;
 use crate::keys::{self, DEFAULT_PREFIX, Group};
 use crate::lock::{Held, Options, RebootLock};
 use crate::quarantine::Quarantine;
-use crate::queue::Progress;
+use crate::queue::{Place, Progress};
 use crate::quorum::{Guard, Reservation};
 use crate::semaphore::{Claim, Purpose, Semaphore};
 use crate::store::{Event, Fault, Keys, Memory, Store, StoreError, Write};
@@ -79,6 +79,14 @@ async fn dies<T>(act: impl Future<Output = T>) {
     .await;
 }
 
+/// The first of the queue asks for its lock, which arrives later, and dies; its place.
+async fn sends_a_late_lock(store: &Memory, lock: &RebootLock) -> Place {
+    let place = lock.join("a").await.unwrap();
+    store.inject([Fault::Late]);
+    dies(lock.lock_from(lock.read().await.unwrap(), &claim("a"), &actor(), Some(&place))).await;
+    place
+}
+
 /// Runs everything that can run.
 async fn settle_down() {
     for _ in 0..200 {
@@ -110,6 +118,26 @@ async fn a_write_whose_answer_was_lost_is_found() {
     assert_eq!(lock.verify("a", 1, None).await.unwrap_err().kind(), "lock_lost");
 }
 
+/// Its lock is there and nobody told it, since the store went away right after. A host that stands before it must not stop both.
+#[tokio::test]
+async fn a_lock_whose_answer_was_lost_in_an_outage_is_found_before_its_host_sleeps_again() {
+    let (store, lock, order) = taken().await;
+    let host = waiting(&lock, "a", &order);
+    settle_down().await;
+    lock.unlock("first", None, &actor()).await.unwrap();
+    store.inject([Fault::LostAnswer]);
+    while holders(&lock).await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    store.set_down(true);
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    store.set_down(false);
+    let before = Write::Put { key: lock.keys.place(0, "b"), value: b"b".to_vec(), lease: 0 };
+    store.txn(&[], &[before]).await.unwrap();
+    let held = tokio::time::timeout(Duration::from_secs(20), host).await.expect("it sleeps with its lock").unwrap().unwrap();
+    assert_eq!(held.holder.id, "a");
+}
+
 #[tokio::test]
 async fn conflicts_are_tried_again_and_given_up_at_last() {
     let store = Memory::default();
@@ -125,9 +153,7 @@ async fn conflicts_are_tried_again_and_given_up_at_last() {
 async fn a_lock_that_arrives_after_its_host_gave_up_is_refused() {
     let store = Memory::default();
     let lock = on(&store, Options::default());
-    let place = lock.join("a").await.unwrap();
-    store.inject([Fault::Late]);
-    dies(lock.lock_from(lock.read().await.unwrap(), &claim("a"), &actor(), Some(&place))).await;
+    sends_a_late_lock(&store, &lock).await;
     assert_eq!(lock.settle("a").await.unwrap(), None);
     store.deliver_late();
     assert!(holders(&lock).await.is_empty());
@@ -137,9 +163,7 @@ async fn a_lock_that_arrives_after_its_host_gave_up_is_refused() {
 async fn a_lock_that_arrives_after_its_place_was_taken_over_is_refused() {
     let store = Memory::default();
     let lock = on(&store, Options::default());
-    let place = lock.join("a").await.unwrap();
-    store.inject([Fault::Late]);
-    dies(lock.lock_from(lock.read().await.unwrap(), &claim("a"), &actor(), Some(&place))).await;
+    let place = sends_a_late_lock(&store, &lock).await;
     let again = lock.join("a").await.unwrap();
     assert_eq!(again.key, place.key);
     store.deliver_late();

@@ -21,6 +21,8 @@ pub mod keys;
 pub mod lock;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod model_search;
 pub mod quarantine;
 pub mod queue;
 pub mod quorum;

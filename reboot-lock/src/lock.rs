@@ -181,7 +181,11 @@ impl RebootLock {
         loop {
             let read = match first.take() {
                 Some(read) => read,
-                None => self.read().await?,
+                // A store that is away does not make known what became of the write before.
+                None => self.read().await.map_err(|error| match (error, unanswered.take()) {
+                    (LockError::Store(_), Some(before)) => before.into(),
+                    (error, _) => error,
+                })?,
             };
             let change = match step(&read)? {
                 Step::Done(outcome) => return Ok(outcome),
@@ -206,7 +210,7 @@ impl RebootLock {
                 }
                 // What is there now tells whether it was done.
                 Err(error) if error.may_have_happened() && backoff.attempts() < UNANSWERED => unanswered = Some(error),
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(unanswered.unwrap_or(error).into()),
             }
             self.again(&mut backoff).await?;
         }
@@ -235,16 +239,17 @@ impl RebootLock {
         Ok(())
     }
 
-    async fn check_absent(&self, key: &str) -> Result<(), LockError> {
+    /// Refuses when that quarantine is there; else the revision at which it was not.
+    async fn check_absent(&self, key: &str) -> Result<i64, LockError> {
         let page = self.store.range(&store::Keys::One(key.to_owned()), 1).await?;
         let version = key.strip_prefix(&self.keys.quarantines()).unwrap_or(key);
-        page.entries.first().map_or(Ok(()), |entry| Err(Quarantine::decode(version, &entry.value).refusal()))
+        page.entries.first().map_or(Ok(page.revision), |entry| Err(Quarantine::decode(version, &entry.value).refusal()))
     }
 
     /// Refuses a claim for a quarantined version.
     pub(crate) async fn check_quarantine(&self, version: Option<&str>) -> Result<(), LockError> {
         match version {
-            Some(version) => self.check_absent(&self.keys.quarantine(version)).await,
+            Some(version) => self.check_absent(&self.keys.quarantine(version)).await.map(drop),
             None => Ok(()),
         }
     }
@@ -404,20 +409,18 @@ impl RebootLock {
 
     /// Ends when a version is quarantined, with the refusal that says so. For who waits in the queue, which looks again only when its turn comes.
     pub async fn until_quarantined(&self, version: &str) -> LockError {
-        let key = store::Keys::One(self.keys.quarantine(version));
+        let key = self.keys.quarantine(version);
         let mut outages = Backoff::outages();
         loop {
             let look = async {
-                let page = self.store.range(&key, 1).await?;
-                if let Some(entry) = page.entries.first() {
-                    return Ok(Some(Quarantine::decode(version, &entry.value).refusal()));
-                }
-                self.store.watch(&key, page.revision.saturating_add(1)).await?.next().await.map(|_| None)
+                let absent = self.check_absent(&key).await?;
+                let mut watch = self.store.watch(&store::Keys::One(key.clone()), absent.saturating_add(1)).await?;
+                Ok(watch.next().await.map(drop)?)
             };
             match look.await {
-                Ok(Some(refusal)) => return refusal,
-                Ok(None) => outages.reset(),
-                Err::<_, StoreError>(_) => tokio::time::sleep(outages.wait()).await,
+                Ok(()) => outages.reset(),
+                Err(refusal @ LockError::Quarantined { .. }) => return refusal,
+                Err(_) => tokio::time::sleep(outages.wait()).await,
             }
         }
     }

@@ -10,8 +10,6 @@
 //! record, unless its time ran out, and then it notices. Checked about all paths: without further faults each ends (no cycles), with every host done and
 //! every slot free again, or, with a version that fails, with the version quarantined and the one failed host holding.
 
-use std::collections::{HashMap, HashSet};
-
 use crate::keys::Group;
 use crate::release::{self, Decision, Host, Outcome};
 use crate::semaphore::{Claim, Holder, Purpose, Semaphore, Standing};
@@ -20,14 +18,14 @@ const OLD: &str = "1.0.0";
 const NEW: &str = "1.1.0";
 
 #[derive(Clone, Copy)]
-struct Setup {
-    hosts: usize,
-    max: u32,
-    faults: u8,
+pub(crate) struct Setup {
+    pub(crate) hosts: usize,
+    pub(crate) max: u32,
+    pub(crate) faults: u8,
     /// The new version fails on every host.
-    bad_version: bool,
+    pub(crate) bad_version: bool,
     /// Holders may be removed when their time runs out; how often that happens.
-    timeouts: u8,
+    pub(crate) timeouts: u8,
 }
 
 /// Where a host is.
@@ -84,7 +82,7 @@ struct Message {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct State {
+pub(crate) struct State {
     at: Vec<At>,
     semaphore: Semaphore,
     /// How often each host's record was written: while it is there, its revision.
@@ -115,7 +113,7 @@ fn claim(host: usize, boot: u8) -> Claim {
 }
 
 impl State {
-    fn first(setup: Setup) -> Self {
+    pub(crate) fn first(setup: Setup) -> Self {
         let semaphore = Semaphore { max: setup.max, ..Semaphore::default() };
         Self {
             at: vec![At::Joining(0); setup.hosts],
@@ -307,7 +305,7 @@ impl State {
     }
 
     /// All that can happen next; `true` for what is no fault.
-    fn all(&self, setup: Setup) -> Vec<(bool, Self)> {
+    pub(crate) fn all(&self, setup: Setup) -> Vec<(bool, Self)> {
         let mut next: Vec<(bool, Self)> = (0..setup.hosts).filter_map(|host| self.step(setup, host)).map(|state| (true, state)).collect();
         for (index, message) in self.network.iter().enumerate() {
             let mut arrived = self.clone();
@@ -386,7 +384,7 @@ impl State {
         next
     }
 
-    fn check(&self, setup: Setup) {
+    pub(crate) fn check(&self, setup: Setup) {
         assert!(self.semaphore.holders.len() <= setup.max as usize, "{} holders", self.semaphore.holders.len());
         let mut down = 0;
         for (host, at) in self.at.iter().enumerate() {
@@ -406,7 +404,7 @@ impl State {
         assert!(down <= setup.max, "{down} hosts are down on purpose");
     }
 
-    fn ended_well(&self, setup: Setup) {
+    pub(crate) fn ended_well(&self, setup: Setup) {
         let holders: Vec<&str> = self.semaphore.holders.iter().map(|holder| holder.id.as_str()).collect();
         assert!(self.places.is_empty(), "the queue is left with {:?}, hosts {:?}, {:?}", self.places, self.at, self.semaphore);
         if setup.bad_version && self.quarantined {
@@ -422,99 +420,4 @@ impl State {
             assert!(holders.is_empty(), "{holders:?} hold for ever");
         }
     }
-}
-
-/// Looks at every state; their number.
-fn explore(setup: Setup) -> usize {
-    let first = State::first(setup);
-    let mut known: HashMap<State, u32> = HashMap::from([(first.clone(), 0)]);
-    let mut todo = vec![first];
-    let mut calm: Vec<Vec<u32>> = vec![Vec::new()];
-    while let Some(state) = todo.pop() {
-        state.check(setup);
-        let index = known[&state] as usize;
-        let mut ends = true;
-        for (no_fault, next) in state.all(setup) {
-            ends &= !no_fault;
-            let count = u32::try_from(known.len()).unwrap();
-            let number = *known.entry(next.clone()).or_insert_with(|| {
-                todo.push(next);
-                calm.push(Vec::new());
-                count
-            });
-            if no_fault {
-                calm[index].push(number);
-            }
-        }
-        if ends {
-            state.ended_well(setup);
-        }
-    }
-    drop(todo);
-    let count = known.len();
-    drop(known);
-    no_cycle(&calm);
-    count
-}
-
-/// Without faults nothing goes round for ever.
-fn no_cycle(calm: &[Vec<u32>]) {
-    let mut left: Vec<u32> = vec![0; calm.len()];
-    for next in calm.iter().flatten() {
-        left[*next as usize] += 1;
-    }
-    let mut free: Vec<u32> = (0..u32::try_from(calm.len()).unwrap()).filter(|index| left[*index as usize] == 0).collect();
-    let mut seen = HashSet::new();
-    while let Some(index) = free.pop() {
-        seen.insert(index);
-        for next in &calm[index as usize] {
-            left[*next as usize] -= 1;
-            if left[*next as usize] == 0 {
-                free.push(*next);
-            }
-        }
-    }
-    assert_eq!(seen.len(), calm.len(), "there is a cycle without faults");
-}
-
-fn explored(setup: Setup) {
-    let count = explore(setup);
-    println!(
-        "{} hosts, {} slots, {} faults, {} timeouts, bad version {}: {count} states",
-        setup.hosts, setup.max, setup.faults, setup.timeouts, setup.bad_version
-    );
-    // A model in which nothing happens would pass everything.
-    assert!(count > 100, "only {count} states");
-}
-
-const TWO: Setup = Setup { hosts: 2, max: 1, faults: 2, bad_version: false, timeouts: 0 };
-
-#[test]
-fn two_hosts_one_slot() {
-    explored(TWO);
-}
-
-#[test]
-fn three_hosts_one_slot() {
-    explored(Setup { hosts: 3, faults: 1, ..TWO });
-}
-
-#[test]
-fn a_version_that_fails_is_tried_by_no_more_hosts_than_there_are_slots() {
-    explored(Setup { bad_version: true, ..TWO });
-    explored(Setup { hosts: 3, max: 2, faults: 0, bad_version: true, ..TWO });
-}
-
-#[test]
-fn holders_whose_time_runs_out() {
-    explored(Setup { faults: 1, timeouts: 1, ..TWO });
-}
-
-#[test]
-#[ignore = "minutes, and gigabytes"]
-fn larger_models() {
-    explored(Setup { timeouts: 1, ..TWO });
-    explored(Setup { faults: 3, ..TWO });
-    explored(Setup { hosts: 3, max: 2, faults: 1, ..TWO });
-    explored(Setup { hosts: 3, max: 2, faults: 1, bad_version: true, ..TWO });
 }
