@@ -60,6 +60,6 @@ pub use object::{ObjectKind, ObjectRef};
 pub use operation::Operation;
 pub use patch::{ChunkRun, PatchOperation, PatchTable, SourceRun};
 pub use patch_apply::{PatchDecoder, ReadOld, WriteNew};
-pub use plan::{Fetch, FetchPlan, MAX_REQUESTS, PlanOptions, PlannedChunk};
+pub use plan::{ANSWER, Fetch, FetchPlan, MAX_REQUESTS, PlanOptions, PlannedChunk};
 pub use release::{DifferenceInfo, PatchInfo, Release, StateFloor, UkiInfo};
 pub use rollout::{Rollout, Wave, host_position};

@@ -57,6 +57,8 @@ pub struct FetchPlan {
 
 /// No update asks for more ranges than this, as long as reading past what is not wanted can prevent it.
 pub const MAX_REQUESTS: usize = 400;
+/// One request asks for no more as a rule, so that little lies in a connection's buffers when an update is interrupted.
+pub const ANSWER: u64 = 4 << 20;
 /// Larger gaps are never read past.
 const LARGEST_GAP: u64 = 64 << 20;
 
@@ -113,14 +115,32 @@ impl FetchPlan {
         }
     }
 
-    /// How many ranges are asked for: fetches that follow each other closely are one.
+    /// Bytes that one request asks for at most, unless a fetch is longer: more than usual for an update so large that there would be too many.
+    #[must_use]
+    pub fn answer(&self) -> u64 {
+        ANSWER.max(self.bytes().div_ceil(MAX_REQUESTS as u64 / 2))
+    }
+
+    /// How many ranges are asked for: fetches that follow each other closely are one, up to [`FetchPlan::answer`].
     #[must_use]
     pub fn requests(&self) -> usize {
-        let follows = |before: &Fetch, next: &Fetch| {
-            before.pack == next.pack && next.offset <= (before.offset + before.len).saturating_add(self.max_gap)
-        };
-        let joined = self.fetches.iter().zip(self.fetches.iter().skip(1)).filter(|(before, next)| follows(before, next));
-        self.fetches.len() - joined.count()
+        let (mut requests, answer) = (0, self.answer());
+        let mut open: Option<Fetch> = None;
+        for fetch in &self.fetches {
+            let end = fetch.offset + fetch.len;
+            let follows = |open: &&mut Fetch| {
+                let near = fetch.offset <= (open.offset + open.len).saturating_add(self.max_gap);
+                open.pack == fetch.pack && near && end <= open.offset + answer
+            };
+            match open.as_mut().filter(follows) {
+                Some(open) => open.len = end - open.offset,
+                None => {
+                    requests += 1;
+                    open = Some(Fetch { chunks: Vec::new(), ..*fetch });
+                }
+            }
+        }
+        requests
     }
 
     /// Bytes of all ranges.
@@ -182,5 +202,17 @@ mod tests {
             let chunks = |plan: &FetchPlan| plan.fetches.iter().flat_map(|fetch| fetch.chunks.clone()).collect::<Vec<_>>();
             assert_eq!(chunks(&few), chunks(&many));
         }
+    }
+
+    #[test]
+    fn answers_are_short_but_for_updates_so_large_that_there_would_be_too_many() {
+        let len = 512 << 10;
+        let plan = |count: u64| {
+            let fetches = (0..count).map(|number| Fetch { pack: 0, offset: 16 + number * len, len, chunks: Vec::new() });
+            FetchPlan { fetches: fetches.collect(), ..FetchPlan::default() }
+        };
+        assert_eq!([1, 8, 9, 20].map(|count| plan(count).requests()), [1, 1, 2, 3]);
+        let large = plan(16 << 10);
+        assert!(large.answer() > 40 << 20 && large.requests() <= MAX_REQUESTS, "{} {}", large.answer(), large.requests());
     }
 }

@@ -62,6 +62,21 @@ pub enum DownloadError {
     Sink(#[from] SinkError),
 }
 
+/// Nothing in place of what cannot be used where there is another way to the same, which `told` says in the log.
+///
+/// # Errors
+/// When the server cannot be reached for now: later it may be had.
+pub fn unless_unusable<T>(result: Result<T, DownloadError>, told: &str) -> Result<Option<T>, DownloadError> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(DownloadError::Fetch(error)) if error.is_passing() => Err(error.into()),
+        Err(error) => {
+            eprintln!("update-agent: {told}: {error}");
+            Ok(None)
+        }
+    }
+}
+
 /// Where verified bytes could not go.
 #[derive(Debug, Error)]
 #[error("cannot write {what}: {source}")]
@@ -232,7 +247,7 @@ impl Download {
         let done = usize::try_from(position.fetches).unwrap_or(usize::MAX);
         let objects = self.release.packs.iter().map(|pack| (pack.path(ObjectKind::Pack), pack.size)).collect();
         let span = |fetch: &Fetch| Span { object: usize::from(fetch.pack), offset: fetch.offset, len: fetch.len };
-        let spans = Spans { objects, spans: plan.fetches.iter().map(span).collect(), max_gap: plan.max_gap };
+        let spans = Spans { objects, spans: plan.fetches.iter().map(span).collect(), max_gap: plan.max_gap, answer: plan.answer() };
         let mut reader = Reader::new(source, &spans, position.fetched);
         let of = position.fetched + plan.fetches.iter().skip(done).map(|fetch| fetch.len).sum::<u64>();
         let mut since = 0;

@@ -1,6 +1,8 @@
 //! The way by patch: operations of a patch pack, one after the other, each of a window of the running version's bytes.
 
-use release_format::{ChunkDecoder, ContentMap, FormatError, ObjectKind, Part, PatchDecoder, PatchInfo, PatchTable, Release, Write};
+use release_format::{
+    ANSWER, ChunkDecoder, ContentMap, FormatError, ObjectKind, Part, PatchDecoder, PatchInfo, PatchTable, Release, Write,
+};
 use tokio::task::yield_now;
 
 use super::reader::{Reader, Span, Spans};
@@ -47,7 +49,8 @@ async fn range(source: &Source, path: &str, end: u64, size: u64) -> Result<Vec<u
     if end > release_format::limits::MAX_PATCH_BODY {
         return Err(FetchError::TooLarge { url: path.to_owned(), limit: release_format::limits::MAX_PATCH_BODY }.into());
     }
-    let spans = Spans { objects: vec![(path.to_owned(), size)], spans: vec![Span { object: 0, offset: 0, len: end }], max_gap: 0 };
+    let spans =
+        Spans { objects: vec![(path.to_owned(), size)], spans: vec![Span { object: 0, offset: 0, len: end }], max_gap: 0, answer: ANSWER };
     Ok(payload(&mut Reader::new(source, &spans, 0), &spans, 0).await?)
 }
 
@@ -80,8 +83,12 @@ impl Download {
             offset: operation.offset,
             len: u64::from(operation.len),
         });
-        let spans =
-            Spans { objects: vec![(patch.info.patch.path(ObjectKind::Patch), patch.info.patch.size)], spans: spans.collect(), max_gap: 0 };
+        let spans = Spans {
+            objects: vec![(patch.info.patch.path(ObjectKind::Patch), patch.info.patch.size)],
+            spans: spans.collect(),
+            max_gap: 0,
+            answer: ANSWER,
+        };
         let of = position.fetched + spans.spans.iter().map(|span| span.len).sum::<u64>();
         let mut reader = Reader::new(source, &spans, position.fetched);
         let mut decoder = PatchDecoder::default();

@@ -10,9 +10,6 @@ const NEAR: u64 = 32 << 10;
 /// Reading past so much is better than asking again.
 const SKIP: u64 = 256 << 10;
 
-/// One answer brings no more, unless a span is longer: it may lie in the kernel's buffers, and is lost when the agent ends.
-const ANSWER: u64 = 4 << 20;
-
 /// A run of bytes of an object.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
@@ -33,6 +30,8 @@ pub struct Spans {
     pub spans: Vec<Span>,
     /// Spans that are no further apart are asked for together.
     pub max_gap: u64,
+    /// Bytes that are asked for together at most, unless a span is longer.
+    pub answer: u64,
 }
 
 /// Reads spans.
@@ -109,7 +108,7 @@ impl<'a> Reader<'a> {
         let later = self.spans.spans.iter().skip(number.saturating_add(1));
         for next in later.take_while(|next| next.object == span.object) {
             let is_far = next.offset > end.saturating_add(NEAR.max(self.spans.max_gap));
-            if is_far || next.offset + next.len > at.saturating_add(ANSWER) {
+            if is_far || next.offset + next.len > at.saturating_add(self.spans.answer) {
                 break;
             }
             end = end.max(next.offset + next.len);
