@@ -1,6 +1,7 @@
 """What the parts of `make bench` share."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", HERE / "target"))
 GARBOARD = TARGET / "x86_64-unknown-linux-gnu/debug/garboard"
+MIB = 1 << 20
 OUT = Path(os.environ.get("GARBOARD_BENCH_DIR", HERE / "out/bench"))
 
 
@@ -17,6 +19,13 @@ def run(*command, **options):
     if done.returncode != 0:
         sys.exit(f"bench: {' '.join(str(part) for part in command)}\n{done.stdout}{done.stderr}")
     return done.stdout
+
+
+def figures_of(*arguments):
+    """What tests print of what they measure, as (what, figure, limit); `arguments` choose them."""
+    said = run("cargo", "test", "--quiet", "--workspace", *arguments, cwd=HERE)
+    figures = re.findall(r"bench: (.*?) \| (.*?) \| (.*)$", said, re.MULTILINE)
+    return figures or sys.exit(f"bench: there are no figures of {' '.join(arguments)}")
 
 
 def measured(*command):

@@ -5,10 +5,9 @@ import json
 import re
 import shutil
 
-from bench_common import GARBOARD, HERE, OUT, run, table
+from bench_common import GARBOARD, HERE, MIB, OUT, run, table
 
 BLOCK = 4096
-MIB = 1 << 20
 
 
 def build(directory, version, packages, lock=None):

@@ -152,12 +152,7 @@ impl Node {
     pub fn run(&self, script: &str) -> Reply {
         let mut command = Command::new("timeout");
         command.args(["60"]).args(&self.ssh).args(["-o", "ConnectTimeout=10", "-o", "BatchMode=yes", "--"]).arg(script);
-        let output = command.stdin(Stdio::null()).output().expect("ssh");
-        Reply {
-            code: output.status.code().unwrap_or(-1),
-            out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        command.stdin(Stdio::null()).output().expect("ssh").into()
     }
 
     /// Runs one that must succeed; its output without the last line's end.

@@ -1,7 +1,7 @@
 //! Commands on a machine over SSH, through one shared connection: a key exchange costs a second under emulation.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use crate::patience::Patience;
@@ -15,6 +15,16 @@ pub struct Reply {
     pub out: String,
     /// Standard error.
     pub err: String,
+}
+
+impl From<Output> for Reply {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
 }
 
 /// A way into a machine.
@@ -57,12 +67,7 @@ impl Ssh {
         let mut command = Command::new("timeout");
         let base = self.base();
         command.arg("300").arg(base.get_program()).args(base.get_args()).arg(format!("{user}@127.0.0.1")).arg("--").arg(script);
-        let output = command.stdin(Stdio::null()).output().expect("ssh");
-        Reply {
-            code: output.status.code().unwrap_or(-1),
-            out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        command.stdin(Stdio::null()).output().expect("ssh").into()
     }
 
     /// Waits until somebody answers.

@@ -99,6 +99,19 @@ fn longest(suffixes: &[i32], old: &[u8], new: &[u8]) -> (usize, usize) {
     neighbours.into_iter().flatten().map(common).max_by_key(|(_, len)| *len).unwrap_or((0, 0))
 }
 
+/// Bytes that do not compress, for tests.
+#[cfg(test)]
+pub(super) fn noise(seed: u32, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        (state >> 8) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,17 +129,6 @@ mod tests {
             at += step.add as i64 + step.seek;
         }
         new
-    }
-
-    fn noise(seed: u32, len: usize) -> Vec<u8> {
-        let mut state = seed.wrapping_mul(2_654_435_761) | 1;
-        let mut next = || {
-            state ^= state << 13;
-            state ^= state >> 17;
-            state ^= state << 5;
-            (state >> 8) as u8
-        };
-        (0..len).map(|_| next()).collect()
     }
 
     #[test]

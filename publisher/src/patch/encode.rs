@@ -105,19 +105,8 @@ pub fn zstd(bytes: &[u8], prefix: &[u8], level: i32) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::patch::difference::noise;
     use release_format::Part;
-
-    /// Bytes that do not compress.
-    fn noise(seed: u64, len: usize) -> Vec<u8> {
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let mut next = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 24) as u8
-        };
-        (0..len).map(|_| next()).collect()
-    }
 
     #[test]
     fn only_what_is_compressed_and_has_nothing_in_common_is_foreign() {

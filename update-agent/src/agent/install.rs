@@ -10,7 +10,9 @@ use release_format::{Channel, ChannelRelease, ContentMap, Digest, LocalChunks, P
 
 use super::{Agent, AgentError, Wish, random_id};
 use crate::commit::{Claim, CommitError, Image, Installer, Uki};
-use crate::download::{self, Beyond, Download, DownloadError, LocalSource, Patch, Position, Sink, SinkError, Taken, patch_from};
+use crate::download::{
+    self, Beyond, Download, DownloadError, LocalSource, Patch, Position, Sink, SinkError, Taken, patch_from, unless_unusable,
+};
 use crate::fetch::Source;
 use crate::fetch::bundle::Bundle;
 use crate::recovery::{Copies, Standing};
@@ -258,20 +260,17 @@ impl Agent {
         if let Some(map) = self.state.map(root_hash) {
             return Ok(Some(map));
         }
-        let why = match list.releases.iter().find(|entry| entry.root_hash == *root_hash) {
-            None => "the channel does not list it".to_owned(),
-            Some(entry) => match running_map_from(source, list, entry).await {
-                Ok(map) => {
-                    self.keep_map(root_hash, &map);
-                    return Ok(Some(map));
-                }
-                // All may be much more than what a little patience saves.
-                Err(DownloadError::Fetch(error)) if error.is_passing() => return Err(error.into()),
-                Err(error) => error.to_string(),
-            },
+        let told = "there is no content map of the running version, so all is fetched";
+        let Some(entry) = list.releases.iter().find(|entry| entry.root_hash == *root_hash) else {
+            eprintln!("update-agent: {told}: the channel does not list it");
+            return Ok(None);
         };
-        eprintln!("update-agent: there is no content map of the running version, so all is fetched: {why}");
-        Ok(None)
+        // All may be much more than what a little patience saves.
+        let map = unless_unusable(running_map_from(source, list, entry).await, told)?;
+        if let Some(map) = &map {
+            self.keep_map(root_hash, map);
+        }
+        Ok(map)
     }
 
     /// The content map of a release: kept since an attempt before, or from the server.
@@ -301,14 +300,8 @@ async fn patch(
 ) -> Result<Option<(Patch, ContentMap)>, AgentError> {
     let known = |info: &&PatchInfo| info.format == PatchInfo::FORMAT && info.from == *running_hash;
     let Some(info) = release.patches.iter().find(known) else { return Ok(None) };
-    match patch_from(source, release, info, running).await {
-        Ok(found) => Ok(Some(found)),
-        Err(DownloadError::Fetch(error)) if error.is_passing() => Err(error.into()),
-        Err(error) => {
-            eprintln!("update-agent: the patch from the running version cannot be used, so the update comes by chunks: {error}");
-            Ok(None)
-        }
-    }
+    let told = "the patch from the running version cannot be used, so the update comes by chunks";
+    Ok(unless_unusable(patch_from(source, release, info, running).await, told)?)
 }
 
 async fn running_map_from(source: &Source, list: &Channel, entry: &ChannelRelease) -> Result<ContentMap, DownloadError> {

@@ -2,7 +2,7 @@
 
 use release_format::{ContentMap, DifferenceInfo, Digest, ObjectKind, PackIndex, Release, decode_difference};
 
-use super::DownloadError;
+use super::{DownloadError, unless_unusable};
 use crate::fetch::Source;
 
 /// The difference from the running version, if the release has one that can be used and costs less than map and index.
@@ -24,14 +24,8 @@ pub async fn difference_from(
     info: &DifferenceInfo,
     running: &ContentMap,
 ) -> Result<Option<(ContentMap, PackIndex)>, DownloadError> {
-    match fetch(source, release, info, running).await {
-        Ok(found) => Ok(Some(found)),
-        Err(DownloadError::Fetch(error)) if error.is_passing() => Err(error.into()),
-        Err(error) => {
-            eprintln!("update-agent: the difference from the running version cannot be used, so content map and pack index are: {error}");
-            Ok(None)
-        }
-    }
+    let told = "the difference from the running version cannot be used, so content map and pack index are";
+    unless_unusable(fetch(source, release, info, running).await, told)
 }
 
 async fn fetch(
