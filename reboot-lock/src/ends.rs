@@ -5,7 +5,7 @@ use crate::audit::{Act, Actor, Record};
 use crate::backoff::Backoff;
 use crate::error::LockError;
 use crate::lock::{RebootLock, Snapshot, UNANSWERED};
-use crate::semaphore::Holder;
+use crate::semaphore::{Holder, Standing};
 use crate::store::{self, Compare, Entry, Write};
 
 /// A note of [`crate::keys::Keys::expiring`] whose lock is gone.
@@ -40,9 +40,10 @@ impl RebootLock {
     /// [`LockError::Lost`] when the host does not have that lock (any more), [`LockError::Quarantined`].
     pub async fn verify(&self, id: &str, fence: u64, version: Option<&str>) -> Result<Holder, LockError> {
         self.check_quarantine(version).await?;
-        match self.record(id).await? {
-            Some((holder, _)) if holder.fence == fence => Ok(holder),
-            _ => Err(self.lost(id, fence)),
+        let record = self.record(id).await?.map(|(holder, _)| holder);
+        match Standing::of(record.as_ref(), fence) {
+            Standing::Held(holder) => Ok(holder.clone()),
+            Standing::NotHeld | Standing::Other(_) => Err(self.lost(id, fence)),
         }
     }
 
@@ -97,16 +98,8 @@ impl RebootLock {
         Ok(self.record(id).await?.map(|(holder, _)| holder))
     }
 
-    /// Notes in the audit trail which locks have ended since their time ran out; whose they were.
+    /// Notes in the audit trail which locks have ended since their time ran out.
     ///
-    /// # Errors
-    /// See [`LockError`].
-    pub async fn note_expired(&self, actor: &Actor) -> Result<Vec<String>, LockError> {
-        let read = self.read().await?;
-        self.note_ran_out(&read, actor).await?;
-        Ok(read.ran_out.into_iter().map(|ended| ended.id).collect())
-    }
-
     /// A note without its lock stays so, since no fence is used twice: whoever removes the note first writes the record.
     pub(crate) async fn note_ran_out(&self, read: &Snapshot, actor: &Actor) -> Result<(), LockError> {
         for ended in &read.ran_out {

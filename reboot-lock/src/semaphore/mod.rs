@@ -94,6 +94,18 @@ pub enum Standing<'a> {
     Other(&'a Holder),
 }
 
+impl<'a> Standing<'a> {
+    /// Whether a host that has this record still has the lock that it took at `fence`.
+    #[must_use]
+    pub fn of(record: Option<&'a Holder>, fence: u64) -> Self {
+        match record {
+            None => Self::NotHeld,
+            Some(holder) if holder.fence == fence => Self::Held(holder),
+            Some(holder) => Self::Other(holder),
+        }
+    }
+}
+
 impl Default for Semaphore {
     fn default() -> Self {
         Self { max: 1, generation: 0, holders: Vec::new() }
@@ -113,14 +125,10 @@ impl Semaphore {
         self.max.saturating_sub(u32::try_from(self.holders.len()).unwrap_or(u32::MAX))
     }
 
-    /// Whether `id` still has the lock that it took at `fence`.
-    #[must_use]
+    /// Whether `id` still has the lock that it took at `fence`; for the model, which has all records in one value.
+    #[cfg(test)]
     pub fn standing(&self, id: &str, fence: u64) -> Standing<'_> {
-        match self.holder(id) {
-            None => Standing::NotHeld,
-            Some(holder) if holder.fence == fence => Standing::Held(holder),
-            Some(holder) => Standing::Other(holder),
-        }
+        Standing::of(self.holder(id), fence)
     }
 
     /// The same with a new generation: written, it makes every lock that was decided on the old value fail.
@@ -157,8 +165,8 @@ impl Semaphore {
         Ok(next)
     }
 
-    /// Without a host's lock; its generation stays.
-    #[must_use]
+    /// Without a host's lock; its generation stays. For the model, too.
+    #[cfg(test)]
     pub fn without(&self, id: &str) -> Self {
         Self { holders: self.holders.iter().filter(|holder| holder.id != id).cloned().collect(), ..*self }
     }
