@@ -47,8 +47,8 @@ def with_one_library(old, new):
 
 
 def ours(directory, versions):
-    """Bytes by patch, with the kernel rebuilt, and by chunks with what says where they are (the difference, else map and index), and requests; from
-    the first to the last of `versions`."""
+    """What `publish` says of the way from the first of `versions` to the last, each published with a patch from the one before; and bytes by chunks
+    with what says where they are: the difference, else map and index."""
     shutil.rmtree(directory / "repo", ignore_errors=True)
     for version in versions:
         command = [GARBOARD, "publish", directory / version, "--repo", directory / "repo", "--channel", "stable", "--keys", directory / "keys"]
@@ -56,8 +56,7 @@ def ours(directory, versions):
         result = json.loads(run(*command, "--patches", 1, "--json").splitlines()[-1])
     costs = result["published"][-1]["costs"]
     told = next(told for told in costs["chunks_from"] if told["version"] == versions[0])
-    chunks = told["cost"]["bytes"] + (told["difference"] or costs["map_and_index"])
-    return told["patch"], told["patch_with_kernel"], chunks, told["cost"]["requests"]
+    return told, told["cost"]["bytes"] + (told["difference"] or costs["map_and_index"])
 
 
 def xdelta3(directory, old, new):
@@ -121,33 +120,40 @@ def bench_downloads(_):
     new = build(directory, "1.1.0", "")
     mixed, library = with_one_library(old, new)
     build(directory, "1.0.1", "", mixed)
-    build(directory, "1.0.2", without, old)
+    build(directory, "1.0.0.1", without, old)
     # Peer, whether it works from one version to the next or from any to the latest.
     peers = {"`xdelta3 -9 -S lzma -B2G`": xdelta3, "casync": casync, "zchunk": zchunk, "bita": bita, "blocks of 4 KiB and their index": block_index}
 
     def row(what, size, limit="", wanted=""):
         return [what, f"{size:,}", limit, wanted]
 
-    def rows(version, more, limits):
+    def rows(version, between, more, limits):
         before, after = directory / "1.0.0.bin", directory / f"{version}.bin"
         sizes = {name: peer(directory, before, after) for name, peer in (peers | more).items()}
-        patch, rebuilt, chunks, requests = ours(directory, ["1.0.0", version])
+        told, chunks = ours(directory, ["1.0.0", version])
+        behind, _ = ours(directory, ["1.0.0", between, version])
         out = [row(name, size) for name, size in sizes.items()]
         peer = next(name for name in sizes if limits[0] in name)
-        out.append(row("Garboard, by patch", patch, f"{patch / sizes[peer]:.2f} of {limits[0]}", f"at most {limits[1]}"))
-        if rebuilt:
-            out.append(row("Garboard, by patch, the kernel rebuilt", rebuilt, f"{rebuilt / sizes[peer]:.2f} of {limits[0]}", "at most 0.60"))
+        by_patch = lambda what, size, limit: row(f"Garboard, by patch{what}", size, f"{size / sizes[peer]:.2f} of {limits[0]}", f"at most {limit}")
+        out.append(by_patch("", told["patch"], limits[1]))
+        if told["patch_with_kernel"]:
+            out.append(by_patch(", the kernel rebuilt", told["patch_with_kernel"], "0.60"))
         chunked = {name: size for name, size in sizes.items() if name in ["casync", "zchunk", "bita", "blocks of 4 KiB and their index"]}
         best = min(chunked, key=chunked.get)
-        said = f"{chunks / chunked[best]:.2f} of {best}, {requests} requests"
-        out.append(row("Garboard, by chunks, with the difference", chunks, said, f"at most {limits[2]}, 400 requests"))
+        against = lambda what, size, limit: out.append(row(f"Garboard, {what}", size, f"{size / chunked[best]:.2f} of {best}", limit))
+        wanted = f"at most {limits[2]}"
+        against("two releases behind: by patches of other versions", behind["patch"], wanted)
+        if behind["patch_with_kernel"]:
+            against("the same, the kernel rebuilt", behind["patch_with_kernel"], wanted)
+        against(f"by chunks alone, where no patch fits, in {told['cost']['requests']} requests", chunks, "400 requests")
         return out
 
     head = ["", "bytes", "is", "limit"]
-    kernel = rows("1.1.0", {"`zstd -19 --patch-from`": zstd}, ("zstd", "0.75", "0.95"))
-    one = rows("1.0.1", {}, ("xdelta3", "0.80", "0.60"))
-    raised, _, chunks, _ = ours(directory, ["1.0.0", "1.0.2"])
-    same = [row("only the version: by patch", raised, "", f"at most {64 << 10:,}"), row("only the version: by chunks, with the difference", chunks, "", f"at most {64 << 10:,}")]
+    kernel = rows("1.1.0", "1.0.1", {"`zstd -19 --patch-from`": zstd}, ("zstd", "0.75", "0.95"))
+    one = rows("1.0.1", "1.0.0.1", {}, ("xdelta3", "0.80", "0.60"))
+    raised, chunks = ours(directory, ["1.0.0", "1.0.0.1"])
+    most = f"at most {64 << 10:,}"
+    same = [row("only the version: by patch", raised["patch"], "", most), row("only the version: by chunks, with the difference", chunks, "", most)]
     return "\n".join([
         table("An update of `docker`: the suite, then with its security updates, another kernel among them", head, kernel),
         table(f"The same with one library changed: {library}", head, one),

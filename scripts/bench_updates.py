@@ -21,7 +21,7 @@ AGENT = "service::on_files::the_agent_on_files"
 
 
 class Repository(http.server.ThreadingHTTPServer):
-    """The files of a directory over TLS, with ranges; counts what it sends of packs and patches."""
+    """The files of a directory over TLS, with ranges; counts what it sends of packs, patches and differences."""
 
     daemon_threads = True
 
@@ -63,7 +63,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
                 piece = content.read(min(left, 256 << 10))
                 self.wfile.write(piece)
                 left -= len(piece)
-                if file.suffix in (".pack", ".patch"):
+                if file.suffix in (".pack", ".patch", ".table", ".difference"):
                     self.server.sent += len(piece)
 
     def log_message(self, *_):

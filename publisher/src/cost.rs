@@ -33,12 +33,22 @@ pub struct CostFrom {
     pub cost: Cost,
     /// Bytes of the difference that takes the place of content map and pack index, where there is one.
     pub difference: Option<u64>,
-    /// Bytes of a patch pack, where one is offered.
+    /// Bytes of all that comes by patch, where one is offered.
     pub patch: Option<u64>,
     /// Bytes of what a host fetches that takes the kernel patch with it, where there is one.
     pub patch_with_kernel: Option<u64>,
-    /// Bytes of a patch pack that was made and is not offered, since chunks cost less.
+    /// Whether the patch has operations of other patches, and what they do not make comes by chunks.
+    pub borrowed: bool,
+    /// Bytes of a patch that was made and is not offered, since chunks cost less.
     pub refused_patch: Option<u64>,
+}
+
+impl Costs {
+    /// What it costs from this version, if that is told.
+    pub fn told(&mut self, version: &Version) -> Option<&mut CostFrom> {
+        let version = version.to_string();
+        self.chunks_from.iter_mut().find(|told| told.version == version)
+    }
 }
 
 impl CostFrom {
@@ -76,6 +86,7 @@ pub fn costs(map: &ContentMap, index: &PackIndex, earlier: &[(Version, ContentMa
         difference: None,
         patch: None,
         patch_with_kernel: None,
+        borrowed: false,
         refused_patch: None,
     };
     Costs { full: cost(map, index, None), chunks_from: earlier.iter().map(from).collect(), map_and_index }

@@ -18,31 +18,38 @@ pub fn map_patch(earlier: &ContentMap, from: &Release, map: &ContentMap) -> Resu
     Ok(MapPatch { source: from.map_body, len: u32::try_from(body.len()).unwrap_or(u32::MAX), frame })
 }
 
-/// Writes the differences from earlier releases to one that was packed. One that is not smaller than map and index is none.
+/// Writes the differences from earlier releases to one that was packed, and gives them with how its map is made of each earlier one's. One
+/// that is not smaller than map and index is none.
 ///
 /// # Errors
 /// When an earlier release cannot be read, or files cannot be written.
-pub fn write(packed: &Packed, earlier: &[Release], repository: &Repository) -> Result<Vec<DifferenceInfo>, PublishError> {
+pub fn write(
+    packed: &Packed,
+    earlier: &[Release],
+    repository: &Repository,
+) -> Result<Vec<(MapPatch, Option<DifferenceInfo>)>, PublishError> {
     let made = earlier.par_iter().map(|from| make(packed, from, repository)).collect::<Result<Vec<_>, PublishError>>()?;
     let mut differences = Vec::new();
-    for (from, bytes) in earlier.iter().zip(made) {
+    for (from, (map_patch, bytes)) in earlier.iter().zip(made) {
+        let mut info = None;
         if (bytes.len() as u64) < packed.map_object.size + packed.index_object.size {
             let difference = repository.write_object(&bytes, ObjectKind::Difference)?;
-            differences.push(DifferenceInfo { format: DifferenceInfo::FORMAT, from: from.root_hash, difference });
+            info = Some(DifferenceInfo { format: DifferenceInfo::FORMAT, from: from.root_hash, difference });
         }
+        differences.push((map_patch, info));
     }
     Ok(differences)
 }
 
 /// Makes one, and reads it as a host does.
-fn make(packed: &Packed, from: &Release, repository: &Repository) -> Result<Vec<u8>, PublishError> {
+fn make(packed: &Packed, from: &Release, repository: &Repository) -> Result<(MapPatch, Vec<u8>), PublishError> {
     let earlier = read_content_map(repository, from)?;
-    let encode = || -> Result<Vec<u8>, FormatError> {
+    let encode = || -> Result<(MapPatch, Vec<u8>), FormatError> {
         let map_patch = map_patch(&earlier, from, &packed.map)?;
         let bytes = encode_difference(&map_patch, &earlier, &packed.map, &packed.index, SMALL_LEVEL)?;
         let (_, index) = decode_difference(&bytes, &earlier, &packed.map_body, &packed.packs)?;
         let other = index.entries().find(|(chunk, entry)| packed.index.entry(*chunk) != Some(entry));
-        other.map_or(Ok(bytes), |(chunk, _)| Err(FormatError::LocationRange { chunk }))
+        other.map_or(Ok((map_patch, bytes)), |(chunk, _)| Err(FormatError::LocationRange { chunk }))
     };
     encode().map_err(PublishError::format(&format!("the difference from version {}", from.version)))
 }

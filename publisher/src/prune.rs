@@ -64,7 +64,8 @@ pub fn delete(repository: &Repository, channels: &BTreeMap<String, Channel>, ret
         needed.insert(release.map.path(ObjectKind::Map));
         needed.insert(release.index.path(ObjectKind::Index));
         needed.extend(release.packs.iter().map(|pack| pack.path(ObjectKind::Pack)));
-        needed.extend(release.patches.iter().map(|patch| patch.patch.path(ObjectKind::Patch)));
+        needed.extend(release.patch_packs.iter().map(|pack| pack.path(ObjectKind::Patch)));
+        needed.extend(release.patches.iter().filter_map(|patch| patch.table).map(|table| table.path(ObjectKind::Table)));
         needed.extend(release.patches.iter().filter_map(|patch| patch.kernel).map(|kernel| kernel.path(ObjectKind::Kernel)));
         needed.extend(release.differences.iter().map(|info| info.difference.path(ObjectKind::Difference)));
     }

@@ -18,7 +18,7 @@ use crate::keys::Keys;
 use crate::metadata::{Expiries, Role};
 use crate::pack::{self, Known};
 use crate::parts::OpenParts;
-use crate::patch;
+use crate::patch::{self, borrow};
 use crate::prune;
 use crate::repository::{Repository, Resign, empty_channel, target_of};
 
@@ -185,26 +185,47 @@ fn publish_one(
     let small = packed.map_object.size + packed.index_object.size;
     let mut costs = cost::costs(&packed.map, &packed.index, &earlier, small);
     let differences = differences::write(&packed, &predecessors, context.repository)?;
-    for told in &mut costs.chunks_from {
-        let from = predecessors.iter().find(|from| told.version == from.version.to_string()).map(|from| from.root_hash);
-        told.difference = differences.iter().find(|info| Some(info.from) == from).map(|info| info.difference.size);
-    }
-    let mut patches = Vec::new();
-    for from in predecessors.iter().take(offer.patches) {
-        let Some(told) = costs.chunks_from.iter_mut().find(|told| told.version == from.version.to_string()) else { continue };
-        let made = patch::make(parts, &packed.map, from, context.repository, level)?;
-        // A host that takes a patch needs neither map nor index, nor the difference.
-        if made.info.patch.size < told.by_chunks(small) {
-            context.repository.write_object(&made.pack, ObjectKind::Patch)?;
-            if let Some(kernel) = &made.kernel {
-                context.repository.write_object(kernel, ObjectKind::Kernel)?;
-                told.patch_with_kernel = Some(made.info.patch.size - made.kernel_spares + kernel.len() as u64);
-            }
-            told.patch = Some(made.info.patch.size);
-            patches.push(made.info);
-        } else {
-            told.refused_patch = Some(made.info.patch.size);
+    for (from, (_, info)) in predecessors.iter().zip(&differences) {
+        if let Some(told) = costs.told(&from.version) {
+            told.difference = info.as_ref().map(|info| info.difference.size);
         }
+    }
+    let (mut patches, mut patch_packs, mut lenders) = (Vec::new(), Vec::new(), Vec::new());
+    for from in predecessors.iter().take(offer.patches) {
+        let Some(told) = costs.told(&from.version) else { continue };
+        let made = patch::make(parts, &packed.map, from, context.repository, &patch_packs, level)?;
+        // A host that takes a patch needs neither map nor index, nor the difference.
+        if made.size() >= told.by_chunks(small) {
+            told.refused_patch = Some(made.size());
+            continue;
+        }
+        context.repository.write_object(&made.file, ObjectKind::Table)?;
+        if !made.pack.is_empty() {
+            patch_packs.push(context.repository.write_object(&made.pack, ObjectKind::Patch)?);
+        }
+        if let Some(kernel) = &made.kernel {
+            context.repository.write_object(kernel, ObjectKind::Kernel)?;
+            told.patch_with_kernel = Some(made.size() - made.kernel_spares + kernel.len() as u64);
+        }
+        told.patch = Some(made.size());
+        lenders.push(made.lend(&packed.map, &patch_packs));
+        patches.push(made.info);
+    }
+    lenders.extend(borrow::lenders(&predecessors, context.repository)?);
+    let mut starts = Vec::new();
+    let mut differing = Vec::new();
+    for (from, (map_patch, info)) in predecessors.iter().zip(differences) {
+        if patches.iter().all(|patch| patch.from != from.root_hash) {
+            starts.push((from, map_patch, info.as_ref().map_or(small, |info| info.difference.size)));
+        }
+        differing.extend(info);
+    }
+    for borrowed in borrow::write(&packed, starts, &lenders, &mut patch_packs, context.repository)? {
+        let from = predecessors.iter().find(|from| from.root_hash == borrowed.info.from);
+        if let Some(told) = from.and_then(|from| costs.told(&from.version)) {
+            (told.patch, told.patch_with_kernel, told.borrowed) = (Some(borrowed.bytes), borrowed.with_kernel, true);
+        }
+        patches.push(borrowed.info);
     }
     let release = Release {
         format: Release::FORMAT,
@@ -223,7 +244,8 @@ fn publish_one(
         packs: packed.packs,
         full_size: costs.full.bytes,
         patches,
-        differences,
+        patch_packs,
+        differences: differing,
         state: parts.parts.state.clone(),
     };
     let bytes = release.encode().map_err(PublishError::format(&format!("version {version}")))?;

@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
@@ -17,8 +17,8 @@ use publisher::parts::{PARTS_FILE, Parts, ROOT_FILE, UKI_FILE};
 use publisher::publish::{Context, Offer, Published, prune, publish, withdraw};
 use publisher::repository::Repository;
 use release_format::{
-    ChunkDecoder, ContentMap, Digest, FetchPlan, FormatError, LocalChunks, MAX_REQUESTS, ObjectKind, PackIndex, Part, PatchDecoder,
-    PatchTable, PlanOptions, RangeDecoder, Release, Write, decode_difference,
+    ChunkDecoder, ContentMap, Digest, FetchPlan, FormatError, LocalChunks, MAX_REQUESTS, ObjectKind, ObjectRef, PackIndex, Part,
+    PatchDecoder, PatchInfo, PatchTable, PlanOptions, RangeDecoder, Release, Write, decode_difference,
 };
 
 type Files = BTreeMap<String, Vec<u8>>;
@@ -119,21 +119,30 @@ impl World {
             }
         }
         let (mut bytes, mut requests) = (0, 0);
+        let mut lacking: BTreeSet<u32> = local.lacking(&map).into_iter().collect();
         if let Some(info) = release.patches.iter().find(|info| info.from == old_release.root_hash) {
-            let file = self.object(&info.patch.path(ObjectKind::Patch));
-            info.patch.verify(&file).unwrap();
-            let head = info.table.unwrap();
-            head.verify(&file[..head.size as usize]).unwrap();
-            let table = PatchTable::decode(&file[..head.size as usize], info.patch.size).unwrap();
+            let object = info.table.unwrap();
+            let file = self.object(&object.path(ObjectKind::Table));
+            object.verify(&file).unwrap();
+            let packs: Vec<Vec<u8>> = release.patch_packs.iter().map(|pack| self.object(&pack.path(ObjectKind::Patch))).collect();
+            release.patch_packs.iter().zip(&packs).for_each(|(object, pack)| object.verify(pack).unwrap());
+            let table = PatchTable::decode(&file, &release.patch_packs).unwrap();
             assert_eq!(table.map.apply(&old_map, &release.map_body).unwrap(), map);
             table.check(&old_map, &map).unwrap();
             let mut decoder = PatchDecoder::default();
+            (bytes, requests) = (object.size, 1);
             for (number, operation) in (0..).zip(&table.operations) {
-                let payload = &file[operation.offset as usize..][..operation.len as usize];
+                let payload = match packs.get(usize::from(operation.pack)) {
+                    Some(pack) => &pack[operation.offset as usize..][..operation.len as usize],
+                    None => &[],
+                };
                 decoder.apply(&table, (number, payload), &map, &mut chunks, &mut read, &mut put).unwrap();
+                lacking.retain(|lacking| operation.numbers().all(|number| number != *lacking));
+                bytes += payload.len() as u64;
             }
-            (bytes, requests) = (info.patch.size, 1);
-        } else {
+            assert!(info.borrowed || lacking.is_empty());
+        }
+        if !lacking.is_empty() {
             let index = match release.differences.iter().find(|info| info.from == old_release.root_hash) {
                 Some(info) => {
                     let file = self.object(&info.difference.path(ObjectKind::Difference));
@@ -146,7 +155,7 @@ impl World {
                 }
                 None => index,
             };
-            let want = |_, chunk: &release_format::Chunk| local.find(&chunk.digest).is_none();
+            let want = |number, _: &release_format::Chunk| lacking.contains(&number);
             let plan = FetchPlan::within(&map, &index, &PlanOptions::default(), MAX_REQUESTS, want);
             for &number in &plan.zeros {
                 put(chunks.zero(&map, &index, number).unwrap()).unwrap();
@@ -257,6 +266,67 @@ fn a_version_alone_costs_little_and_moved_code_less_than_its_chunks() {
     let patch = costs.chunks_from[0].patch.unwrap();
     assert!(patch * 5 < costs.chunks_from[0].cost.bytes, "{costs:?}");
     assert_eq!(costs.chunks_from[0].way(&costs.full), "patch");
+}
+
+/// 1.0, and versions after it that each change something more; each has a patch from the one before only. Gives the images.
+fn published_one_after_the_other(world: &World, edits: &[fn(&mut Files)]) -> Vec<Image> {
+    let mut files = tree();
+    files.insert("usr/bin/containerd".to_owned(), program(3, 4096, 600_000));
+    let kernel = program(99, 0, 300_000);
+    let first: fn(&mut Files) = |_| ();
+    let all = [&[first], edits].concat();
+    let publish = |(step, edit): (usize, &fn(&mut Files))| {
+        edit(&mut files);
+        files.insert("etc/os-release".to_owned(), format!("VERSION=1.{step}").into_bytes());
+        world.publish(&format!("1.{step}"), &files, &kernel, 1).0
+    };
+    all.iter().enumerate().map(publish).collect()
+}
+
+#[test]
+fn hosts_for_whose_version_no_patch_was_made_borrow_operations_of_those_that_were() {
+    let world = World::new();
+    let dockerd = |files: &mut Files| drop(files.insert("usr/bin/dockerd".to_owned(), program(1, 8192, 900_000)));
+    let containerd = |files: &mut Files| drop(files.insert("usr/bin/containerd".to_owned(), program(3, 8192, 600_000)));
+    let images = published_one_after_the_other(&world, &[|_| (), dockerd, containerd, |_| ()]);
+    let (last, map, index) = world.release("1.4");
+    let starts: Vec<(Digest, bool)> = last.patches.iter().map(|info| (info.from, info.borrowed)).collect();
+    // From 1.2 and 1.3 there is little to fetch but what the version changes.
+    for (from, image) in images.iter().enumerate().take(4) {
+        let (made, bytes, _) = world.update(image, &format!("1.{from}"), "1.4");
+        assert!(made == images[4], "1.{from}");
+        let (old, old_map, _) = world.release(&format!("1.{from}"));
+        let local = LocalChunks::of(&old_map);
+        let chunks: u64 = local.lacking(&map).iter().map(|number| u64::from(index.entry(*number).unwrap().len)).sum();
+        if from < 3 {
+            assert!(bytes * 4 < chunks || chunks < 5000, "1.{from}: {bytes} bytes, {chunks} of chunks");
+        }
+        assert!(from > 1 || starts.contains(&(old.root_hash, true)), "1.{from}: {starts:?}");
+    }
+    // Each pack is there once, however many tables count it, and stays as long as one does.
+    assert!(last.patch_packs.len() <= 4, "{:?}", last.patch_packs);
+    let mut repository = Repository::open(&world.repository(), &world.keys).unwrap();
+    let mut context = Context { repository: &mut repository, keys: &world.keys, expiries: &Expiries::default(), now: now() };
+    prune(&mut context, 1).unwrap();
+    drop(repository);
+    let kept = |pack: &ObjectRef| world.repository().join(pack.path(ObjectKind::Patch)).exists();
+    assert!(last.patch_packs.len() > 1 && last.patch_packs.iter().all(kept), "{:?}", last.patch_packs);
+    let tables = |info: &PatchInfo| world.repository().join(info.table.unwrap().path(ObjectKind::Table)).exists();
+    assert!(last.patches.iter().all(tables), "{:?}", last.patches);
+}
+
+#[test]
+fn what_changed_twice_is_not_borrowed() {
+    let world = World::new();
+    let twice: [fn(&mut Files); 2] = [
+        |files| drop(files.insert("usr/bin/dockerd".to_owned(), program(1, 8192, 900_000))),
+        |files| drop(files.insert("usr/bin/dockerd".to_owned(), program(1, 12_288, 900_000))),
+    ];
+    let images = published_one_after_the_other(&world, &twice);
+    let (made, bytes, _) = world.update(&images[0], "1.0", "1.2");
+    assert!(made == images[2] && bytes > 450_000, "{bytes}");
+    let (last, ..) = world.release("1.2");
+    assert!(last.patches.iter().all(|info| !info.borrowed), "{:?}", last.patches);
 }
 
 #[test]

@@ -25,9 +25,9 @@ pub const MAX_PATH: u64 = 4096;
 pub const MAX_ROOT: u64 = 64 << 30;
 /// Bytes of a UKI.
 pub const MAX_UKI: u64 = 512 << 20;
-/// Packs that one release refers to.
+/// Packs that one release refers to, and patch packs.
 pub const MAX_PACKS: usize = 256;
-/// Patch packs that one release lists.
+/// Patches that one release lists.
 pub const MAX_PATCHES: usize = 64;
 /// Differences that one release lists.
 pub const MAX_DIFFERENCES: usize = 64;
@@ -37,9 +37,9 @@ pub const MAX_RELEASES: usize = 2048;
 pub const MAX_WAVES: usize = 64;
 /// Bytes of the header of maps, indexes and packs.
 pub const HEADER: usize = 16;
-/// Bytes of the uncompressed table of a patch pack.
+/// Bytes of the uncompressed table of a patch.
 pub const MAX_PATCH_BODY: u64 = 12 * 1024 * 1024;
-/// Operations of a patch pack.
+/// Operations of a patch.
 pub const MAX_OPERATIONS: u64 = 1 << 16;
 /// Runs of chunks and of old bytes of all operations together.
 pub const MAX_RUNS: u64 = 1 << 18;

@@ -182,6 +182,16 @@ impl ContentMap {
         Some(Chunk { part, offset: extent.offset + start, len: u32::try_from(len).ok()?, digest })
     }
 
+    /// The number of the chunk that a byte is of; none where there is only padding.
+    #[must_use]
+    pub fn chunk_at(&self, part: Part, offset: u64) -> Option<u32> {
+        let extents = self.extents(part);
+        let after = extents.partition_point(|extent| extent.offset <= offset);
+        let extent = extents.get(after.checked_sub(1)?)?;
+        let within = offset.checked_sub(extent.offset).filter(|within| *within < extent.len)?;
+        extent.first_chunk.checked_add(u32::try_from(within / CHUNK).ok()?)
+    }
+
     /// All chunks with their numbers, in order.
     pub fn chunks(&self) -> impl Iterator<Item = (u32, Chunk)> {
         (0..self.chunk_count()).filter_map(|number| Some((number, self.chunk(number)?)))

@@ -15,8 +15,10 @@ pub enum ObjectKind {
     Index,
     /// A pack of chunks.
     Pack,
-    /// A pack of patches.
+    /// A pack of what patches need beside old bytes.
     Patch,
+    /// The table of a patch.
+    Table,
     /// A kernel patch.
     Kernel,
     /// What map and index have beyond an earlier release's map.
@@ -34,7 +36,8 @@ pub struct ObjectRef {
 
 impl ObjectKind {
     /// All kinds.
-    pub const ALL: [Self; 7] = [Self::Release, Self::Map, Self::Index, Self::Pack, Self::Patch, Self::Kernel, Self::Difference];
+    pub const ALL: [Self; 8] =
+        [Self::Release, Self::Map, Self::Index, Self::Pack, Self::Patch, Self::Table, Self::Kernel, Self::Difference];
 
     /// The ending of its file name.
     #[must_use]
@@ -45,6 +48,7 @@ impl ObjectKind {
             Self::Index => "index",
             Self::Pack => "pack",
             Self::Patch => "patch",
+            Self::Table => "table",
             Self::Kernel => "kernel",
             Self::Difference => "difference",
         }

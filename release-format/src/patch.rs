@@ -1,8 +1,9 @@
-//! The table of a patch pack: how the chunks that a release has and an earlier one has not are made of the earlier one's bytes. Chunks that
-//! both have are in no table: a host copies them. `docs/release-format.md` has the bytes.
+//! The table of a patch: how chunks that a release has and an earlier one has not are made of the earlier one's bytes. `docs/release-format.md`
+//! has the bytes.
 //!
 //! An operation makes a run of chunks, which may be of several files, of a window of old bytes, which may be of several places. Windows are
-//! bounded, and chunks come in order, so no table can make a decoder hold much, or make anything twice.
+//! bounded, and no chunk is made twice, so no table can make a decoder hold much, or go on for ever. Payloads lie in patch packs, which tables
+//! share: what an operation needs is its old bytes, and other earlier releases may have those too, elsewhere.
 
 use std::ops::Range;
 
@@ -12,11 +13,12 @@ use crate::error::FormatError;
 use crate::limits::{MAX_OPERATIONS, MAX_OUTPUT, MAX_PATCH_BODY, MAX_RUNS, MAX_SOURCE};
 use crate::map::{ContentMap, Part};
 use crate::map_patch::MapPatch;
+use crate::object::ObjectRef;
 use crate::operation::Operation;
 use crate::reader::{Reader, put_signed, put_varint};
 
 const WHAT: &str = "patch";
-const MAGIC: [u8; 8] = *b"GBPATCH\0";
+const MAGIC: [u8; 8] = *b"GBTABLE\0";
 
 /// A run of bytes of the earlier release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +59,9 @@ pub struct PatchOperation {
     pub sources: Vec<SourceRun>,
     /// First half of SHA-256 of all old bytes.
     pub source_digest: PayloadDigest,
-    /// Where in the file the payload starts; 0 without payload.
+    /// Number of the patch pack with the payload in the release's list; 0 without payload.
+    pub pack: u16,
+    /// Where in the pack the payload starts; 0 without payload.
     pub offset: u64,
     /// Bytes of the payload.
     pub len: u32,
@@ -84,21 +88,21 @@ impl PatchOperation {
     }
 }
 
-/// A patch pack's table.
+/// How a release is made of an earlier one, or a part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PatchTable {
     /// How the release's content map is made of the earlier one's.
     pub map: MapPatch,
-    /// The operations, by the chunks that they make.
+    /// The operations, best by the places of their payloads.
     pub operations: Vec<PatchOperation>,
 }
 
 impl PatchTable {
-    /// Reads a table. Check it with [`ObjectRef::verify`](crate::ObjectRef::verify) first. `size` is that of the whole pack.
+    /// Reads a table of a release with these patch packs. Check it with [`ObjectRef::verify`] first.
     ///
     /// # Errors
     /// When it is not one that the specification allows.
-    pub fn decode(bytes: &[u8], size: u64) -> Result<Self, FormatError> {
+    pub fn decode(bytes: &[u8], packs: &[ObjectRef]) -> Result<Self, FormatError> {
         let body = container::unwrap(WHAT, MAGIC, bytes, MAX_PATCH_BODY)?;
         let mut reader = Reader::new(WHAT, &body);
         let map = MapPatch::read(&mut reader)?;
@@ -109,13 +113,13 @@ impl PatchTable {
         }
         let codes = reader.bytes(count)?.to_vec();
         let mut operations = Vec::with_capacity(codes.len());
-        let (mut runs, mut next_chunk, mut at, mut ends) = (0_u64, 0_u64, bytes.len() as u64, [0_u64; 2]);
+        let (mut runs, mut next_chunk, mut ends, mut places) = (0_u64, 0_u64, [0_u64; 2], vec![0_u64; packs.len()]);
         for (number, code) in (0_u32..).zip(codes) {
             let operation = Operation::in_patch(code)?;
             let bad_chunks = || FormatError::PatchChunks { operation: number };
             let mut chunks = Vec::new();
             for _ in 0..bounded(reader.varint()?, &mut runs)? {
-                let first = next_chunk.saturating_add(reader.varint()?);
+                let first = next_chunk.checked_add_signed(reader.signed()?).ok_or_else(bad_chunks)?;
                 let count = reader.varint()?;
                 next_chunk = first.saturating_add(count);
                 let run =
@@ -138,27 +142,26 @@ impl PatchTable {
             }
             let none = PayloadDigest::new([0; 16]);
             let source_digest = if sources.is_empty() { none } else { PayloadDigest::new(reader.array16()?) };
-            let (mut offset, mut len, mut digest) = (0, 0, none);
+            let (mut pack, mut offset, mut len, mut digest) = (0, 0, 0, none);
             if operation.has_payload() {
+                let numbered = reader.varint()?;
+                let moved = reader.signed()?;
                 let long = reader.varint()?;
-                len = u32::try_from(long).map_err(|_| FormatError::PatchPayload { operation: number, len: long })?;
+                let bad_payload = || FormatError::PatchPayload { operation: number, len: long };
+                pack = u16::try_from(numbered).map_err(|_| bad_payload())?;
+                let (place, object) = places.get_mut(usize::from(pack)).zip(packs.get(usize::from(pack))).ok_or_else(bad_payload)?;
+                offset = place.checked_add_signed(moved).ok_or_else(bad_payload)?;
+                *place = offset.checked_add(long).filter(|end| *end <= object.size).ok_or_else(bad_payload)?;
+                len = u32::try_from(long).map_err(|_| bad_payload())?;
                 digest = PayloadDigest::new(reader.array16()?);
-                offset = at;
-                at += u64::from(len);
             }
-            if at > size {
-                return Err(FormatError::PatchPayload { operation: number, len: u64::from(len) });
-            }
-            operations.push(PatchOperation { operation, chunks, sources, source_digest, offset, len, digest });
+            operations.push(PatchOperation { operation, chunks, sources, source_digest, pack, offset, len, digest });
         }
         reader.end()?;
-        if at != size {
-            return Err(FormatError::Trailing { what: WHAT, len: size.saturating_sub(at) });
-        }
         Ok(Self { map, operations })
     }
 
-    /// The file's beginning; payloads follow in the order of the operations.
+    /// The file.
     ///
     /// # Errors
     /// When it would be larger than the format allows.
@@ -167,11 +170,13 @@ impl PatchTable {
         self.map.put(&mut body);
         put_varint(&mut body, self.operations.len() as u64);
         body.extend(self.operations.iter().map(|operation| operation.operation.code()));
-        let (mut next_chunk, mut ends) = (0_u64, [0_u64; 2]);
+        let packs = self.operations.iter().map(|operation| usize::from(operation.pack) + 1).max().unwrap_or(0);
+        let (mut next_chunk, mut ends, mut places) = (0_u64, [0_u64; 2], vec![0_u64; packs]);
+        let moved = |to: u64, from: u64| to.cast_signed().wrapping_sub(from.cast_signed());
         for operation in &self.operations {
             put_varint(&mut body, operation.chunks.len() as u64);
             for run in &operation.chunks {
-                put_varint(&mut body, u64::from(run.first).saturating_sub(next_chunk));
+                put_signed(&mut body, moved(u64::from(run.first), next_chunk));
                 put_varint(&mut body, u64::from(run.count));
                 next_chunk = u64::from(run.first) + u64::from(run.count);
             }
@@ -179,13 +184,16 @@ impl PatchTable {
             for run in &operation.sources {
                 let (bit, end) = if run.part == Part::Root { (0, &mut ends[0]) } else { (1, &mut ends[1]) };
                 put_varint(&mut body, run.len << 1 | bit);
-                put_signed(&mut body, run.offset.cast_signed().wrapping_sub(end.cast_signed()));
+                put_signed(&mut body, moved(run.offset, *end));
                 *end = run.offset + run.len;
             }
             if !operation.sources.is_empty() {
                 body.extend(operation.source_digest.as_bytes());
             }
-            if operation.operation.has_payload() {
+            if let Some(place) = places.get_mut(usize::from(operation.pack)).filter(|_| operation.operation.has_payload()) {
+                put_varint(&mut body, u64::from(operation.pack));
+                put_signed(&mut body, moved(operation.offset, *place));
+                *place = operation.offset.saturating_add(u64::from(operation.len));
                 put_varint(&mut body, u64::from(operation.len));
                 body.extend(operation.digest.as_bytes());
             }
@@ -196,12 +204,13 @@ impl PatchTable {
     /// Whether all operations are possible between these two maps. To be called before the first is applied.
     ///
     /// # Errors
-    /// When one makes chunks that there are not, takes bytes that there are not, or has a window over the limit.
+    /// When one makes chunks that there are not or that another one makes, takes bytes that there are not, or has a window over the limit.
     pub fn check(&self, earlier: &ContentMap, map: &ContentMap) -> Result<(), FormatError> {
+        let mut made = vec![false; map.chunk_count() as usize];
         for (number, operation) in (0_u32..).zip(&self.operations) {
-            let last = operation.chunks.last().map_or(0, |run| run.first.saturating_add(run.count));
-            if last > map.chunk_count() {
-                return Err(FormatError::PatchChunks { operation: number });
+            for chunk in operation.numbers() {
+                let free = made.get_mut(chunk as usize).filter(|made| !**made);
+                *free.ok_or(FormatError::PatchChunks { operation: number })? = true;
             }
             for run in &operation.sources {
                 let size = if run.part == Part::Root { earlier.root_size() } else { earlier.uki_size() };

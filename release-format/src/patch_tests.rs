@@ -7,10 +7,11 @@ use crate::patch_apply::PatchDecoder;
 use crate::testing::{self, Sample, prefixed};
 use proptest::prelude::*;
 
-/// A patch between two samples, with each kind of operation in turn, and its payloads.
+/// A patch between two samples, with each kind of operation in turn, and its payloads, which lie in two packs in turn.
 struct Made {
     table: PatchTable,
     payloads: Vec<Vec<u8>>,
+    packs: Vec<ObjectRef>,
 }
 
 fn part_bytes(sample: &Sample, part: Part) -> &[u8] {
@@ -26,7 +27,7 @@ fn make(old: &Sample, new: &Sample) -> Made {
     let local = LocalChunks::of(&old.map);
     let missing = new.map.chunks().filter(|(_, chunk)| local.find(&chunk.digest).is_none());
     let source = SourceRun { part: Part::Root, offset: 0, len: old.root.len() as u64 };
-    let (mut operations, mut payloads) = (Vec::new(), Vec::new());
+    let (mut operations, mut payloads, mut ends) = (Vec::new(), Vec::new(), [0, 0]);
     for (turn, (number, _)) in missing.enumerate() {
         let output = chunk_bytes(new, number);
         let add = output.len().min(old.root.len());
@@ -50,21 +51,23 @@ fn make(old: &Sample, new: &Sample) -> Made {
             chunks: vec![ChunkRun { first: number, count: 1 }],
             sources: if with_source { vec![source] } else { Vec::new() },
             source_digest: if with_source { PayloadDigest::of(&old.root) } else { PayloadDigest::new([0; 16]) },
-            offset: 0,
+            pack: (turn % 2) as u16,
+            offset: ends[turn % 2],
             len: payload.len() as u32,
             digest: PayloadDigest::of(&payload),
         });
+        ends[turn % 2] += payload.len() as u64;
         payloads.push(payload);
     }
     let table = PatchTable { map: testing::map_patch(&old.map, &new.map), operations };
-    Made { table, payloads }
+    // Bombs are larger than what they stand for.
+    let packs = ends.map(|size| ObjectRef { sha256: Digest::of(b"pack"), size: size + 100_000 }).to_vec();
+    Made { table, payloads, packs }
 }
 
 impl Made {
     fn decode(&self) -> Result<PatchTable, FormatError> {
-        let head = self.table.encode(3).unwrap();
-        let size = head.len() + self.payloads.iter().map(Vec::len).sum::<usize>();
-        PatchTable::decode(&head, size as u64)
+        PatchTable::decode(&self.table.encode(3).unwrap(), &self.packs)
     }
 
     /// What a host does that has `old` and nothing else of `new`.
@@ -147,11 +150,26 @@ fn each_kind_of_bad_patch_has_its_own_error() {
     assert_eq!(with(wide), "source-window");
     assert_eq!(with(|made| made.table.operations[0].digest = PayloadDigest::of(b"other")), "patch-payload-digest");
     assert_eq!(with(|made| made.table.operations[0].len += 1), "patch-payload");
-    assert_eq!(with(|made| made.payloads[0].push(0)), "format-trailing");
+    assert_eq!(with(|made| made.payloads[0].push(0)), "patch-payload");
+    assert_eq!(with(|made| made.packs[0].size = 5), "patch-payload");
+    assert_eq!(with(|made| made.packs.truncate(1)), "patch-payload");
+    assert_eq!(with(|made| made.table.operations[0].offset = u64::MAX), "patch-payload");
+    assert_eq!(with(|made| made.table.operations[1].chunks = made.table.operations[0].chunks.clone()), "patch-chunks");
     assert_eq!(with(|made| repay(made, 0, b"no zstd".to_vec())), "patch-payload");
     assert_eq!(with(|made| repay(made, 1, b"no streams".to_vec())), "patch-streams");
     let other = |made: &mut Made| repay(made, 2, zstd::bulk::compress(&[3; 3], 3).unwrap()[..].to_vec());
     assert!(matches!(with(other), "chunk-digest" | "patch-payload"));
+}
+
+#[test]
+fn operations_may_come_in_any_order() {
+    let (old, new) = pair();
+    let mut made = make(&old, &new);
+    made.table.operations.reverse();
+    made.payloads.reverse();
+    assert_eq!(made.decode().unwrap(), made.table);
+    let (root, uki) = made.apply(&old, &new).unwrap();
+    assert!(root == new.root && uki == new.uki);
 }
 
 #[test]
@@ -226,15 +244,14 @@ proptest! {
         let mut changed = body.clone();
         let at = at.index(changed.len());
         changed[at] = byte;
-        let size = |head: &[u8]| (head.len() + made.payloads.iter().map(Vec::len).sum::<usize>()) as u64;
         for body in [&changed[..], &body[..cut.index(body.len())]] {
             let head = container::wrap(WHAT, MAGIC, body, MAX_PATCH_BODY, 1).unwrap();
-            let Ok(table) = PatchTable::decode(&head, size(&head)) else { continue };
+            let Ok(table) = PatchTable::decode(&head, &made.packs) else { continue };
             let Ok(map) = table.map.apply(&old.map, &Digest::of(&new.map.body())) else { continue };
             if table.check(&old.map, &map).is_err() {
                 continue;
             }
-            let changed = Made { table, payloads: made.payloads.clone() };
+            let changed = Made { table, payloads: made.payloads.clone(), packs: made.packs.clone() };
             // Whatever it does, it is not other bytes.
             if let Ok((root, uki)) = changed.apply(&old, &new) {
                 prop_assert!(root == new.root && uki == new.uki);

@@ -57,6 +57,9 @@ pub struct Release {
     /// Ways from earlier releases; an agent passes over those whose format it does not know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub patches: Vec<PatchInfo>,
+    /// The patch packs that their tables count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub patch_packs: Vec<ObjectRef>,
     /// For hosts that run earlier releases and have no patch: what map and index have beyond the earlier map; an agent passes over those
     /// whose format it does not know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -77,26 +80,27 @@ pub struct UkiInfo {
     pub sha256: Digest,
 }
 
-/// A patch pack.
+/// A patch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PatchInfo {
     /// Version of the patch format.
     pub format: u32,
     /// Root hash of the release that it starts from.
     pub from: Digest,
-    /// The file.
-    pub patch: ObjectRef,
-    /// Its beginning, with the table: what a host reads and verifies first. Patches of later formats may have none.
+    /// The table, which a host reads and verifies first. Patches of other formats may have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<ObjectRef>,
-    /// The kernel patch that goes with it, for hosts with the memory that it takes: what it makes, the patch pack makes too.
+    /// The kernel patch that goes with it, for hosts with the memory that it takes: what it makes, patch packs or packs have too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<ObjectRef>,
+    /// Made of operations of other patches, so that it need not make all that is new.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub borrowed: bool,
 }
 
 impl PatchInfo {
-    /// The version of the format of patch packs.
-    pub const FORMAT: u32 = 1;
+    /// The version of the format of patches. Those of format 1 had their table and their payloads in one file, and nobody could borrow.
+    pub const FORMAT: u32 = 2;
 }
 
 /// What map and index have beyond an earlier release's map.
@@ -129,6 +133,10 @@ pub struct StateFloor {
 
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 impl Release {
@@ -204,6 +212,7 @@ impl Release {
         for (things, found, limit) in [
             ("packs", self.packs.len(), MAX_PACKS),
             ("patches", self.patches.len(), MAX_PATCHES),
+            ("patch packs", self.patch_packs.len(), MAX_PACKS),
             ("differences", self.differences.len(), MAX_DIFFERENCES),
         ] {
             if found > limit {
@@ -248,6 +257,7 @@ mod tests {
             packs: vec![object],
             full_size: 0,
             patches: Vec::new(),
+            patch_packs: Vec::new(),
             differences: Vec::new(),
             state: StateFloor { layout: 1, components: [("etcd".to_owned(), "3.5".to_owned())].into() },
         }

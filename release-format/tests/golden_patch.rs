@@ -1,4 +1,4 @@
-//! A patch pack of format 1 with every operation, and a difference of format 1, as they were written when their formats were made. They must be
+//! A patch of format 2 with every operation, and a difference of format 1, as they were written when their formats were made. They must be
 //! read for ever. `GARBOARD_BLESS=1 cargo test --workspace --test golden_patch` writes them, for a new version of the format only.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -28,12 +28,8 @@ fn index(bodies: &Bodies) -> (PackIndex, Vec<ObjectRef>) {
     (PackIndex::new(entries, &map(bodies), &packs).unwrap(), packs)
 }
 
-fn difference_file() -> PathBuf {
-    file().with_extension("difference")
-}
-
-fn file() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1.patch")
+fn file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
 /// Bytes that do not compress.
@@ -123,7 +119,7 @@ fn bless() {
         (Operation::Zero, 5, vec![], Vec::new()),
         (Operation::Zpatch, 7, vec![kernel], prefixed(&bodies[7].2, &uki)),
     ];
-    let (mut operations, mut payloads) = (Vec::new(), Vec::new());
+    let (mut operations, mut payloads) = (Vec::new(), Vec::<u8>::new());
     for (operation, first, sources, payload) in made {
         let bytes: Vec<u8> = sources
             .iter()
@@ -137,7 +133,8 @@ fn bless() {
             chunks: vec![ChunkRun { first, count: 1 }],
             source_digest: PayloadDigest::of(&bytes),
             sources,
-            offset: 0,
+            pack: 0,
+            offset: if operation.has_payload() { payloads.len() as u64 } else { 0 },
             len: payload.len() as u32,
             digest: PayloadDigest::of(&payload),
         });
@@ -146,20 +143,17 @@ fn bless() {
     let body = new_map.body();
     let map = MapPatch { source: Digest::of(&old_map.body()), len: body.len() as u32, frame: prefixed(&body, &old_map.body()) };
     let difference = encode_difference(&map, &old_map, &new_map, &index(&bodies).0, 19).unwrap();
-    fs::write(difference_file(), difference).unwrap();
+    fs::write(file("v1.difference"), difference).unwrap();
     let table = PatchTable { map, operations };
-    let head = table.encode(19).unwrap();
-    fs::write(file(), [head, payloads].concat()).unwrap();
+    fs::write(file("v2.table"), table.encode(19).unwrap()).unwrap();
+    fs::write(file("v2.patch"), payloads).unwrap();
 }
 
-/// The table's size, which in a repository the release says.
-const TABLE: usize = 497;
-
 #[test]
-fn patches_of_format_1_are_applied() {
-    let bytes = fs::read(file()).unwrap();
+fn patches_of_format_2_are_applied() {
+    let bytes = fs::read(file("v2.patch")).unwrap();
     let (old_map, new_map) = (map(&old()), map(&new()));
-    let table = PatchTable::decode(&bytes[..TABLE], bytes.len() as u64).unwrap();
+    let table = PatchTable::decode(&fs::read(file("v2.table")).unwrap(), &[ObjectRef::of(&bytes)]).unwrap();
     assert_eq!(table.map.apply(&old_map, &Digest::of(&new_map.body())).unwrap(), new_map);
     table.check(&old_map, &new_map).unwrap();
     let codes: Vec<u8> = table.operations.iter().map(|operation| operation.operation.code()).collect();
@@ -191,7 +185,7 @@ fn patches_of_format_1_are_applied() {
 
 #[test]
 fn differences_of_format_1_are_read() {
-    let bytes = fs::read(difference_file()).unwrap();
+    let bytes = fs::read(file("v1.difference")).unwrap();
     let (old_map, new_map) = (map(&old()), map(&new()));
     let (whole, packs) = index(&new());
     let (made, index) = decode_difference(&bytes, &old_map, &Digest::of(&new_map.body()), &packs).unwrap();

@@ -44,7 +44,7 @@ pub struct PublishArgs {
     /// Hosts older than this version take this version first
     #[arg(long, value_name = "V")]
     stepping_stone: Option<Version>,
-    /// From how many versions before it patch packs are made: what hosts that run those fetch
+    /// From how many versions before it patches are made; those that run older ones borrow of them what fits
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=64))]
     patches: u8,
     /// zstd level of the packs, 1 to 22
@@ -156,7 +156,8 @@ fn describe(published: &Published, channel: &Name) -> Vec<String> {
         let patch = match (from.patch, from.refused_patch) {
             (Some(bytes), _) => {
                 let kernel = from.patch_with_kernel.map(|bytes| format!(" ({} where the kernel can be rebuilt)", human_bytes(bytes)));
-                format!("{:>10} by patch{}", human_bytes(bytes), kernel.unwrap_or_default())
+                let patch = if from.borrowed { "by patches of other versions" } else { "by patch" };
+                format!("{:>10} {patch}{}", human_bytes(bytes), kernel.unwrap_or_default())
             }
             (None, Some(bytes)) => format!("{:>10} by patch (not offered)", human_bytes(bytes)),
             (None, None) => format!("{:>10} no patch", ""),
@@ -170,7 +171,7 @@ fn describe(published: &Published, channel: &Name) -> Vec<String> {
         (Some(least), Some(most)) => format!("; by chunks, where there is a difference, {} to {}", human_bytes(*least), human_bytes(*most)),
         _ => String::new(),
     };
-    lines.push(format!("  of this content map and index: {}{of}; none by patch", human_bytes(costs.map_and_index)));
+    lines.push(format!("  of this content map and index: {}{of}; by patch all is said", human_bytes(costs.map_and_index)));
     lines
 }
 

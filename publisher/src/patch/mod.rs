@@ -1,6 +1,8 @@
-//! Patch packs: a release made of an earlier one. Files are matched (`matching`), what is new of them is cut into windows (`windows`), and
-//! for each window the smallest operation is taken (`encode`). Everything is applied once, as a host does, before it is published.
+//! Patches: a release made of an earlier one. Files are matched (`matching`), what is new of them is cut into windows (`windows`), and
+//! for each window the smallest operation is taken (`encode`). Everything is applied once, as a host does, before it is published. Other
+//! earlier releases borrow the operations (`borrow`).
 
+pub mod borrow;
 mod difference;
 mod encode;
 mod kernel;
@@ -19,6 +21,7 @@ use crate::error::PublishError;
 use crate::pack::{SMALL_LEVEL, read_map};
 use crate::parts::OpenParts;
 use crate::repository::Repository;
+use borrow::Lender;
 use encode::Encoded;
 use old::OldRelease;
 use windows::Window;
@@ -29,23 +32,51 @@ pub use windows::{Caps, cut};
 /// Windows that are worked on at the same time: each takes some 300 MiB.
 const THREADS: usize = 3;
 
-/// A patch pack, and the kernel patch beside it if there is one, which are written nowhere yet.
+/// A patch, and the kernel patch beside it if there is one, which are written nowhere yet.
 pub struct Made {
     /// What the release's metadata say of them.
     pub info: PatchInfo,
+    /// The table.
+    pub table: PatchTable,
+    /// The table's file.
+    pub file: Vec<u8>,
     /// The patch pack.
     pub pack: Vec<u8>,
+    /// The content map of the earlier release.
+    pub old_map: ContentMap,
     /// The kernel patch.
     pub kernel: Option<Vec<u8>>,
     /// Bytes of the pack that a host does not fetch when it takes the kernel patch.
     pub kernel_spares: u64,
 }
 
-/// Makes the patches from an earlier release.
+impl Made {
+    /// Bytes that a host fetches that takes the patch pack alone.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        (self.file.len() + self.pack.len()) as u64
+    }
+
+    /// What others may borrow of it, for the release with this map and these patch packs.
+    #[must_use]
+    pub fn lend(&self, map: &ContentMap, packs: &[ObjectRef]) -> Lender {
+        let (from, table) = (self.old_map.clone(), self.table.clone());
+        Lender { from, to: map.clone(), table, packs: packs.to_vec(), kernel: self.info.kernel }
+    }
+}
+
+/// Makes the patch from an earlier release; its pack is the one after `packs`.
 ///
 /// # Errors
 /// When the earlier release cannot be read.
-pub fn make(parts: &OpenParts, map: &ContentMap, from: &Release, repository: &Repository, level: i32) -> Result<Made, PublishError> {
+pub fn make(
+    parts: &OpenParts,
+    map: &ContentMap,
+    from: &Release,
+    repository: &Repository,
+    packs: &[ObjectRef],
+    level: i32,
+) -> Result<Made, PublishError> {
     let (old_map, index) = read_map(repository, from)?;
     let old = OldRelease::new(repository, from, &old_map, &index);
     let local = LocalChunks::of(&old_map);
@@ -71,53 +102,62 @@ pub fn make(parts: &OpenParts, map: &ContentMap, from: &Release, repository: &Re
     let failed = || PublishError::format(&format!("the patch from version {}", from.version));
     let map_patch = map_patch(&old_map, from, map).map_err(failed())?;
     let mut table = PatchTable { map: map_patch, operations: Vec::with_capacity(encoded.len()) };
+    let mut pack = Vec::new();
     for (window, encoded) in windows.iter().zip(&encoded) {
         table.operations.push(PatchOperation {
             operation: encoded.operation,
             chunks: window.chunks.clone(),
             source_digest: encoded.source_digest,
             sources: encoded.sources.clone(),
-            offset: 0,
+            pack: if encoded.payload.is_empty() { 0 } else { u16::try_from(packs.len()).unwrap_or(u16::MAX) },
+            offset: if encoded.payload.is_empty() { 0 } else { pack.len() as u64 },
             len: u32::try_from(encoded.payload.len()).unwrap_or(u32::MAX),
             digest: PayloadDigest::of(&encoded.payload),
         });
+        pack.extend(&encoded.payload);
     }
-    let head = table.encode(SMALL_LEVEL).map_err(failed())?;
-    let size = head.len() as u64 + encoded.iter().map(|encoded| encoded.payload.len() as u64).sum::<u64>();
-    rehearse(&head, size, &old_map, map, &old, &encoded).map_err(failed())?;
+    let file = table.encode(SMALL_LEVEL).map_err(failed())?;
+    rehearse(&file, (packs, &pack), &old_map, map, &old).map_err(failed())?;
 
-    let head_object = Some(ObjectRef::of(&head));
-    let mut bytes = head;
-    encoded.iter().for_each(|encoded| bytes.extend(&encoded.payload));
-    let (format, from) = (PatchInfo::FORMAT, from.root_hash);
     let kernel_chunks = map.kernel().map_or(0..0, Extent::numbers);
     let only_kernel = |operation: &&PatchOperation| operation.numbers().all(|number| kernel_chunks.contains(&number));
     let kernel_spares = table.operations.iter().filter(only_kernel).map(|operation| u64::from(operation.len)).sum();
     // The pack always has the plain way, so a kernel patch that saves nothing is none.
     let kernel = kernel.filter(|kernel| (kernel.len() as u64) < kernel_spares);
-    let info = PatchInfo { format, from, patch: ObjectRef::of(&bytes), table: head_object, kernel: kernel.as_deref().map(ObjectRef::of) };
-    Ok(Made { info, pack: bytes, kernel, kernel_spares })
+    let info = PatchInfo {
+        format: PatchInfo::FORMAT,
+        from: from.root_hash,
+        table: Some(ObjectRef::of(&file)),
+        kernel: kernel.as_deref().map(ObjectRef::of),
+        borrowed: false,
+    };
+    Ok(Made { info, table, file, pack, old_map, kernel, kernel_spares })
 }
 
 /// Applies all of it as a host does: what comes out must be the chunks that the map names, and with those both have, all of them.
 fn rehearse(
-    head: &[u8],
-    size: u64,
+    file: &[u8],
+    (packs, pack): (&[ObjectRef], &[u8]),
     old_map: &ContentMap,
     map: &ContentMap,
     old: &OldRelease<'_>,
-    encoded: &[Encoded],
 ) -> Result<(), release_format::FormatError> {
-    let table = PatchTable::decode(head, size)?;
+    let table = PatchTable::decode(file, &[packs, &[ObjectRef::of(pack)]].concat())?;
     table.map.apply(old_map, &Digest::of(&map.body()))?;
     table.check(old_map, map)?;
-    (0_u32..).zip(encoded).collect::<Vec<_>>().par_iter().try_for_each_init(PatchDecoder::default, |decoder, (number, encoded)| {
-        let mut chunks = ChunkDecoder::new()?;
-        let mut read = |part, offset, buffer: &mut [u8]| {
-            let bytes = old.read(part, offset, buffer.len() as u64).map_err(|_| release_format::FormatError::PatchSource)?;
-            buffer.copy_from_slice(&bytes);
-            Ok(())
-        };
-        decoder.apply(&table, (*number, &encoded.payload), map, &mut chunks, &mut read, &mut |_| Ok(()))
-    })
+    (0_u32..).zip(&table.operations).collect::<Vec<_>>().par_iter().try_for_each_init(
+        PatchDecoder::default,
+        |decoder, (number, operation)| {
+            let mut chunks = ChunkDecoder::new()?;
+            let mut read = |part, offset, buffer: &mut [u8]| {
+                let bytes = old.read(part, offset, buffer.len() as u64).map_err(|_| release_format::FormatError::PatchSource)?;
+                buffer.copy_from_slice(&bytes);
+                Ok(())
+            };
+            let start = usize::try_from(operation.offset).unwrap_or(usize::MAX);
+            let payload = start.checked_add(operation.len as usize).and_then(|end| pack.get(start..end));
+            let payload = payload.ok_or(release_format::FormatError::PatchPayload { operation: *number, len: u64::from(operation.len) })?;
+            decoder.apply(&table, (*number, payload), map, &mut chunks, &mut read, &mut |_| Ok(()))
+        },
+    )
 }

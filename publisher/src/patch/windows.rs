@@ -1,7 +1,8 @@
 //! Windows: runs of new chunks, and the old bytes they are made of. Small files share one, so that what their changes have in common (a
-//! version string in a thousand modules) is coded once; large ones are cut, and see the old bytes around the same place.
+//! version string in a thousand modules) is coded once; large ones are cut, and see the old bytes around the same place. What is large or
+//! changes always, as the metadata of the file system, shares no window, so that other releases can borrow what is made of the rest.
 
-use release_format::{ChunkRun, ContentMap, Extent, LocalChunks, Part, SourceRun};
+use release_format::{ChunkRun, ContentMap, Extent, ExtentKind, LocalChunks, Part, SourceRun};
 
 use super::matching::kin;
 
@@ -70,15 +71,16 @@ impl Window {
 pub fn cut(old: &ContentMap, new: &ContentMap, local: &LocalChunks, caps: &Caps) -> Vec<Window> {
     let mut windows = Vec::new();
     let mut window = Window::default();
-    let mut in_kernel = false;
+    let mut alone = false;
     let news = [Part::Root, Part::Uki].into_iter().flat_map(|part| new.extents(part));
     for (extent, kin) in news.zip(kin(old, new)) {
         let kin = kin.map(|(kin, _)| kin);
         // What makes the kernel makes nothing else, so that a host that has a kernel patch can pass over it.
-        if in_kernel != extent.is_kernel() {
-            in_kernel = !in_kernel;
+        let is_alone = extent.kind != ExtentKind::File || extent.chunk_count() > 1;
+        if alone || is_alone {
             windows.extend(Some(std::mem::take(&mut window)).filter(|window| window.output > 0));
         }
+        alone = is_alone;
         for (first, count) in new_runs(new, extent, local, caps) {
             let len: u64 = (first..first + count).filter_map(|number| new.chunk(number)).map(|chunk| u64::from(chunk.len)).sum();
             let at = u64::from(first - extent.first_chunk) * release_format::limits::CHUNK;
@@ -138,7 +140,7 @@ impl Caps {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use release_format::{Digest, ExtentKind, MapBuilder};
+    use release_format::{Digest, MapBuilder};
 
     /// A map of files of so many bytes, whose chunks are told apart by file and by `age`.
     fn map(files: &[(u8, u64)], age: u8) -> ContentMap {

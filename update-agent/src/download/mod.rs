@@ -1,5 +1,5 @@
 //! From the running slot and the network onto the disk in one pass. Chunks that the running version has are copied from its slot, each compared
-//! with its digest; others are made of its bytes by a patch pack, where there is one; the rest comes as ranges of packs, each verified
+//! with its digest; others are made of its bytes by a patch, where there is one; the rest comes as ranges of packs, each verified
 //! payload by payload as it comes, decompressed and written. In memory are two payloads, their chunks and one piece of the network at most;
 //! while a patch is applied, one operation's windows and streams, up to 40 MiB. How far it is durably on the disk is noted often enough that
 //! an interruption costs 8 MiB at most, with what the connection's buffers hold.
@@ -440,6 +440,9 @@ enum LocalError {
     Read(io::Error),
     #[error(transparent)]
     Format(#[from] FormatError),
+    /// What makes something of them did not come.
+    #[error(transparent)]
+    Fetch(FetchError),
     /// They were right; what was made of them could not be written.
     #[error(transparent)]
     Sink(#[from] SinkError),

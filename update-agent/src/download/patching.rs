@@ -1,7 +1,8 @@
-//! The way by patch: operations of a patch pack, one after the other, each of a window of the running version's bytes.
+//! The way by patch: operations of a patch, one after the other, each of a window of the running version's bytes. A patch that borrows its
+//! operations leaves chunks to be fetched.
 
 use release_format::{
-    ANSWER, ChunkDecoder, ContentMap, FormatError, ObjectKind, Part, PatchDecoder, PatchInfo, PatchTable, Release, Write,
+    ANSWER, ChunkDecoder, ContentMap, FormatError, ObjectKind, ObjectRef, Part, PatchDecoder, PatchInfo, PatchTable, Release, Write,
 };
 use tokio::task::yield_now;
 
@@ -15,12 +16,14 @@ pub const MAX_FAILED: u32 = 2;
 /// Bytes of a payload between failures that count as progress.
 const PROGRESS: usize = 256 << 10;
 
-/// A patch pack that can be applied here.
+/// A patch that can be applied here.
 pub struct Patch {
-    /// What the release says of it.
-    pub info: PatchInfo,
     /// Its table.
     pub table: PatchTable,
+    /// The table's object, which names the patch.
+    pub object: ObjectRef,
+    /// The kernel patch that goes with it.
+    pub kernel: Option<ObjectRef>,
 }
 
 /// Fetches and checks the table of the patch from the running version, if the release has one, and makes the release's content map.
@@ -34,24 +37,25 @@ pub async fn patch_from(
     running: &ContentMap,
 ) -> Result<(Patch, ContentMap), DownloadError> {
     let missing = || FormatError::Truncated("patch");
-    let head = info.table.ok_or_else(missing)?;
-    let bytes = range(source, &info.patch.path(ObjectKind::Patch), head.size, info.patch.size).await?;
-    head.verify(&bytes)?;
-    let table = PatchTable::decode(&bytes, info.patch.size)?;
+    let object = info.table.ok_or_else(missing)?;
+    let bytes = whole(source, &object).await?;
+    object.verify(&bytes)?;
+    let table = PatchTable::decode(&bytes, &release.patch_packs)?;
     let map = table.map.apply(running, &release.map_body)?;
     release.expect_map(&map)?;
     table.check(running, &map)?;
-    Ok((Patch { info: info.clone(), table }, map))
+    Ok((Patch { table, object, kernel: info.kernel }, map))
 }
 
-/// The first bytes of a file.
-async fn range(source: &Source, path: &str, end: u64, size: u64) -> Result<Vec<u8>, DownloadError> {
-    if end > release_format::limits::MAX_PATCH_BODY {
-        return Err(FetchError::TooLarge { url: path.to_owned(), limit: release_format::limits::MAX_PATCH_BODY }.into());
+/// A table's bytes; what has come of them need not come again when the line drops.
+async fn whole(source: &Source, object: &ObjectRef) -> Result<Vec<u8>, FetchError> {
+    let (path, limit) = (object.path(ObjectKind::Table), release_format::limits::MAX_PATCH_BODY);
+    if object.size > limit {
+        return Err(FetchError::TooLarge { url: path, limit });
     }
-    let spans =
-        Spans { objects: vec![(path.to_owned(), size)], spans: vec![Span { object: 0, offset: 0, len: end }], max_gap: 0, answer: ANSWER };
-    Ok(payload(&mut Reader::new(source, &spans, 0), &spans, 0).await?)
+    let span = Span { object: 0, offset: 0, len: object.size };
+    let spans = Spans { objects: vec![(path, object.size)], spans: vec![span], max_gap: 0, answer: ANSWER };
+    payload(&mut Reader::new(source, &spans, 0), &spans, 0).await
 }
 
 impl Download {
@@ -79,12 +83,12 @@ impl Download {
             .collect();
         let at = |number: u32| operations.get(number as usize);
         let spans = wanted.iter().filter_map(|number| at(*number)).map(|operation| Span {
-            object: 0,
+            object: usize::from(operation.pack),
             offset: operation.offset,
             len: u64::from(operation.len),
         });
         let spans = Spans {
-            objects: vec![(patch.info.patch.path(ObjectKind::Patch), patch.info.patch.size)],
+            objects: self.release.patch_packs.iter().map(|pack| (pack.path(ObjectKind::Patch), pack.size)).collect(),
             spans: spans.collect(),
             max_gap: 0,
             answer: ANSWER,
@@ -105,7 +109,12 @@ impl Download {
             }
             let mut wrong = 0;
             let failure = loop {
-                let payload = payload(&mut reader, &spans, place).await?;
+                let payload = match payload(&mut reader, &spans, place).await {
+                    Ok(payload) => payload,
+                    Err(error) if error.is_passing() => return Err(error.into()),
+                    // The pack is gone, or is not what it was.
+                    Err(error) => break Some(LocalError::Fetch(error)),
+                };
                 sink.progress(reader.received, of);
                 let mut read = |part: Part, offset: u64, buffer: &mut [u8]| running.read(part, offset, buffer).map_err(LocalError::Read);
                 let mut write = |write: Write<'_>| Ok(sink.write(&write)?);

@@ -17,7 +17,7 @@ pub struct Position {
     pub missing: Vec<u32>,
     /// The difference from the running version could not be used.
     pub lost: bool,
-    /// Digest of the patch pack that is used.
+    /// Digest of the table of the patch that is used.
     pub patch: Option<Digest>,
     /// Whether the kernel was rebuilt, once that was tried.
     pub kernel: Option<bool>,
@@ -43,7 +43,7 @@ impl Position {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Way {
-    /// By a patch pack, made for the running version.
+    /// By a patch from the running version.
     Patch,
     /// By the chunks that the running version does not have.
     Chunks,

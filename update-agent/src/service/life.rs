@@ -1,6 +1,6 @@
 //! A version's life on a host: found, installed, tried, kept, given up, gone back from.
 
-use super::machine::{Machine, World, asked, painted, patched_world, similar_world, update, world};
+use super::machine::{Machine, World, asked, borrowing_world, painted, patched_world, similar_world, update, world};
 use crate::agent::Wish;
 use crate::crash::boot::boot;
 use crate::crash::disk::Disk;
@@ -174,4 +174,9 @@ async fn wherever_the_agent_is_killed_it_goes_on_with_the_chunks_that_it_has() {
 #[tokio::test]
 async fn wherever_the_agent_is_killed_it_goes_on_with_the_patch() {
     killed_anywhere(&patched_world().await).await;
+}
+
+#[tokio::test]
+async fn wherever_the_agent_is_killed_it_goes_on_with_the_patch_that_was_borrowed() {
+    killed_anywhere(&borrowing_world().await).await;
 }

@@ -221,7 +221,26 @@ pub async fn patched_world() -> World {
     similar(true).await
 }
 
-/// The same with kernels that are nearly the same, under their compression.
+/// 1.0 runs, and 1.1 has a patch from 1.0.5 only, which has one from 1.0. Each changed another of the two files, and both the metadata.
+pub async fn borrowing_world() -> World {
+    let noise = crate::crash::fixture::noise;
+    let old = Release::of_blocks("1.0", 1024);
+    let between = old.changed("1.0.5", |root| {
+        root[300] ^= 0xff;
+        root[10_000..15_000].copy_from_slice(&noise("a", 5000));
+    });
+    let new = between.changed("1.1", |root| {
+        root[300] ^= 0xf0;
+        root[1 << 20..(1 << 20) + 60_000].copy_from_slice(&noise("b", 60_000));
+    });
+    let shop = Shop::new();
+    shop.publish(&old);
+    shop.publish_with_patch(&between);
+    shop.publish_with_patch(&new);
+    opened(shop, old, new).await
+}
+
+/// 1.0 runs, and 1.1 has a patch, with kernels that are nearly the same, under their compression.
 pub async fn world_of_kernels() -> World {
     let contents = |change: u8| {
         // Some bytes are more frequent than others, and what is moved falls into other blocks: no compressed byte stays what it was.

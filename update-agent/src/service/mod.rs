@@ -1,6 +1,7 @@
 //! Whole updates in memory: a published repository, a web server that behaves or not, the agent, the disk, and what would boot.
 
 mod attacks;
+mod borrowing;
 mod bundles;
 mod crossings;
 mod daemon;

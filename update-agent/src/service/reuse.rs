@@ -148,30 +148,24 @@ async fn a_flipped_bit_among_the_old_bytes_fails_the_operation_and_its_chunks_ar
 
 #[tokio::test]
 async fn a_patch_that_is_gone_or_not_what_it_should_be_means_chunks() {
-    for damage in 0..3 {
+    for (kind, damage, expected, is_told) in [
+        ("table", None, Way::Chunks, false),
+        ("table", Some(20), Way::Chunks, false),
+        // The metadata's operation and the file's.
+        ("patch", None, Way::Chunks, true),
+        ("patch", Some(1000), Way::Patch, true),
+    ] {
         let world = patched_world().await;
-        let objects = std::fs::read_dir(world.shop.repository().join("objects")).unwrap();
-        let patch = objects.map(|entry| entry.unwrap().path()).find(|path| path.extension().is_some_and(|kind| kind == "patch")).unwrap();
-        let mut bytes = std::fs::read(&patch).unwrap();
-        let fallbacks = match damage {
-            0 => {
-                std::fs::remove_file(&patch).unwrap();
-                0
+        let path = world.shop.objects(kind).remove(0);
+        match damage {
+            None => std::fs::remove_file(&path).unwrap(),
+            Some(at) => {
+                let mut bytes = std::fs::read(&path).unwrap();
+                bytes[at] ^= 1;
+                std::fs::write(&path, &bytes).unwrap();
             }
-            1 => {
-                bytes[20] ^= 1;
-                std::fs::write(&patch, &bytes).unwrap();
-                0
-            }
-            _ => {
-                let last = bytes.len() - 10;
-                bytes[last] ^= 1;
-                std::fs::write(&patch, &bytes).unwrap();
-                1
-            }
-        };
+        }
         let (taken, _) = after(&world, |_| ()).await;
-        let expected = if fallbacks == 0 { Way::Chunks } else { Way::Patch };
-        assert_eq!((taken.way, taken.fallbacks > 0), (expected, fallbacks > 0), "{damage}: {taken:?}");
+        assert_eq!((taken.way, taken.fallbacks > 0), (expected, is_told), "{kind} {damage:?}: {taken:?}");
     }
 }

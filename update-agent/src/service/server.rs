@@ -94,7 +94,7 @@ async fn serve(mut stream: TcpStream, directory: PathBuf, shared: Arc<Mutex<Shar
     let head = String::from_utf8_lossy(&head).into_owned();
     let path = head.split(' ').nth(1).unwrap_or("/").to_owned();
     let range = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("range: bytes=").map(str::to_owned));
-    let is_pack = path.ends_with(".pack") || path.ends_with(".patch");
+    let is_pack = [".pack", ".patch", ".table"].iter().any(|kind| path.ends_with(kind));
     let behaviour = {
         let mut shared = shared.lock().unwrap();
         shared.requests.push(format!("{path} {}", range.as_deref().unwrap_or("-")));

@@ -2,7 +2,7 @@
 
 use disk_layout::SlotName;
 
-use super::machine::{World, asked, patched_world, similar_world, update, world};
+use super::machine::{World, asked, borrowing_world, patched_world, similar_world, update, world};
 use super::server::Behaviour;
 use crate::crash::long;
 use crate::slots::{Content, Slots};
@@ -106,6 +106,11 @@ async fn a_line_that_drops_while_missing_chunks_come_is_taken_up_where_it_broke(
 #[tokio::test]
 async fn a_line_that_drops_while_a_patch_comes_is_taken_up_where_it_broke() {
     dropped_anywhere(4 * 1024, patched_world).await;
+}
+
+#[tokio::test]
+async fn a_line_that_drops_while_a_borrowed_patch_comes_is_taken_up_where_it_broke() {
+    dropped_anywhere(8 * 1024, borrowing_world).await;
 }
 
 #[tokio::test]

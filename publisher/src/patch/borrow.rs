@@ -1,0 +1,280 @@
+//! Patches made of operations that other patches have. What an operation needs are old bytes and a payload; most files stay as they are over
+//! several releases, so a host that runs a release without a patch of its own has the old bytes of many operations too, elsewhere on its
+//! slot. Such a patch costs the publisher a table and no time, and the host fetches chunks only of what nobody made from what it has.
+
+use std::collections::HashMap;
+
+use rayon::prelude::*;
+use release_format::{
+    ChunkRun, ContentMap, Digest, FetchPlan, LocalChunks, MAX_REQUESTS, MapPatch, ObjectKind, ObjectRef, PackIndex, PatchInfo,
+    PatchOperation, PatchTable, PlanOptions, Release, SourceRun,
+};
+
+use crate::error::PublishError;
+use crate::pack::{Packed, SMALL_LEVEL, read_content_map};
+use crate::repository::Repository;
+
+/// So many earlier releases lend the operations of their patches. It bounds what pruning has to leave of releases that are gone.
+const LENDERS: usize = 15;
+/// Bytes that an operation costs in a table, at least.
+const OVERHEAD: u64 = 48;
+
+/// A patch that lends its operations.
+pub struct Lender {
+    /// The map of the release that it starts from.
+    pub from: ContentMap,
+    /// The map of the release that it makes.
+    pub to: ContentMap,
+    /// The operations.
+    pub table: PatchTable,
+    /// The packs that the table counts.
+    pub packs: Vec<ObjectRef>,
+    /// The kernel patch beside it.
+    pub kernel: Option<ObjectRef>,
+}
+
+/// Reads the patches that earlier releases, the newest first, were published with.
+///
+/// # Errors
+/// When something of them cannot be read.
+pub fn lenders(earlier: &[Release], repository: &Repository) -> Result<Vec<Lender>, PublishError> {
+    let mut found = Vec::new();
+    for release in earlier.iter().take(LENDERS) {
+        let own = release.patches.iter().filter(|info| info.format == PatchInfo::FORMAT && !info.borrowed);
+        for info in own {
+            let Some((table, from)) = info.table.zip(earlier.iter().find(|from| from.root_hash == info.from)) else { continue };
+            let bytes = repository.read_object(&table, ObjectKind::Table)?;
+            let packs = release.patch_packs.clone();
+            let table = PatchTable::decode(&bytes, &packs).map_err(PublishError::format(&table.path(ObjectKind::Table)))?;
+            let (from, to) = (read_content_map(repository, from)?, read_content_map(repository, release)?);
+            found.push(Lender { from, to, table, packs, kernel: info.kernel });
+        }
+    }
+    Ok(found)
+}
+
+/// Some bytes of a chunk.
+struct Piece {
+    chunk: Digest,
+    offset: u64,
+    len: u64,
+}
+
+/// An operation that makes chunks of the new release, by what it is made of instead of where that is.
+struct Loan<'a> {
+    operation: &'a PatchOperation,
+    numbers: Vec<u32>,
+    sources: Vec<Piece>,
+    pack: Option<ObjectRef>,
+}
+
+/// All operations that make nothing but chunks of `map`, those of the first lender first.
+fn loans<'a>(lenders: &'a [Lender], map: &ContentMap) -> Vec<Loan<'a>> {
+    let places: HashMap<Digest, u32> = map.chunks().map(|(number, chunk)| (chunk.digest, number)).collect();
+    let mut loans = Vec::new();
+    for lender in lenders {
+        let number_of = |number: u32| {
+            let digest = lender.to.chunk(number)?.digest;
+            let stayed = map.chunk(number).is_some_and(|chunk| chunk.digest == digest);
+            if stayed { Some(number) } else { places.get(&digest).copied() }
+        };
+        for operation in &lender.table.operations {
+            let numbers = operation.numbers().map(number_of).collect::<Option<Vec<u32>>>();
+            let sources = operation.sources.iter().map(|run| pieces(&lender.from, run)).collect::<Option<Vec<_>>>();
+            let Some((numbers, sources)) = numbers.zip(sources) else { continue };
+            let pack = lender.packs.get(usize::from(operation.pack)).filter(|_| operation.operation.has_payload()).copied();
+            loans.push(Loan { operation, numbers, sources: sources.into_iter().flatten().collect(), pack });
+        }
+    }
+    loans
+}
+
+/// The chunks that a run of old bytes is of; none when there are bytes between extents in it.
+fn pieces(map: &ContentMap, run: &SourceRun) -> Option<Vec<Piece>> {
+    let (mut at, end) = (run.offset, run.offset.checked_add(run.len)?);
+    let mut pieces = Vec::new();
+    while at < end {
+        let chunk = map.chunk(map.chunk_at(run.part, at)?)?;
+        let offset = at - chunk.offset;
+        let len = (u64::from(chunk.len) - offset).min(end - at);
+        pieces.push(Piece { chunk: chunk.digest, offset, len });
+        at += len;
+    }
+    Some(pieces)
+}
+
+impl Loan<'_> {
+    /// Where its old bytes are for a host with these chunks.
+    fn sources(&self, local: &LocalChunks) -> Option<Vec<SourceRun>> {
+        let mut runs: Vec<SourceRun> = Vec::new();
+        for piece in &self.sources {
+            let place = local.find(&piece.chunk)?;
+            let run = SourceRun { part: place.part, offset: place.offset + piece.offset, len: piece.len };
+            match runs.last_mut().filter(|last| last.part == run.part && last.offset + last.len == run.offset) {
+                Some(last) => last.len += run.len,
+                None => runs.push(run),
+            }
+        }
+        Some(runs)
+    }
+
+    fn at(&self, sources: Vec<SourceRun>, pack: u16) -> PatchOperation {
+        let mut chunks: Vec<ChunkRun> = Vec::new();
+        for &number in &self.numbers {
+            match chunks.last_mut().filter(|last| last.first + last.count == number) {
+                Some(last) => last.count += 1,
+                None => chunks.push(ChunkRun { first: number, count: 1 }),
+            }
+        }
+        PatchOperation { chunks, sources, pack, ..self.operation.clone() }
+    }
+}
+
+/// A patch that was put together.
+pub struct Borrowed {
+    /// What the release's metadata say of it.
+    pub info: PatchInfo,
+    /// Bytes that a host fetches in all, with the difference and what chunks are left, and in how many requests.
+    pub bytes: u64,
+    /// The same for a host that rebuilds the kernel, where it can.
+    pub with_kernel: Option<u64>,
+}
+
+/// From where a patch is wanted: the release, how the new map is made of its map, and the bytes of the difference, or of map and index.
+pub type Start<'a> = (&'a Release, MapPatch, u64);
+
+/// Puts together what can be, and writes the tables. `packs` are the release's patch packs, and become more.
+///
+/// # Errors
+/// When an earlier release cannot be read, or files cannot be written.
+pub fn write(
+    packed: &Packed,
+    starts: Vec<Start<'_>>,
+    lenders: &[Lender],
+    packs: &mut Vec<ObjectRef>,
+    repository: &Repository,
+) -> Result<Vec<Borrowed>, PublishError> {
+    let loans = loans(lenders, &packed.map);
+    let mut lent = packs.clone();
+    for pack in lenders.iter().flat_map(|lender| &lender.packs) {
+        if !lent.contains(pack) {
+            lent.push(*pack);
+        }
+    }
+    let put = |(from, map_patch, told): Start<'_>| -> Result<Option<(Borrowed, Vec<u8>, PatchTable)>, PublishError> {
+        let old = read_content_map(repository, from)?;
+        let failed = PublishError::format(&format!("the borrowed patch from version {}", from.version));
+        let mut needs = Needs::new(packed, &old);
+        let mut table = PatchTable { map: map_patch, operations: needs.take(&loans, &lent) };
+        table.operations.sort_by_key(|operation| (operation.pack, operation.offset));
+        let kernel = lenders.iter().filter(|lender| needs.is_kernel_of(lender, &old)).find_map(|lender| lender.kernel);
+        let file = (|| {
+            let file = table.encode(SMALL_LEVEL)?;
+            PatchTable::decode(&file, &lent)?.check(&old, &packed.map)?;
+            Ok(file)
+        })()
+        .map_err(failed)?;
+        let head = file.len() as u64;
+        let bytes = head + needs.cost(&table, told, false);
+        let with_kernel = kernel.map(|kernel| head + kernel.size + needs.cost(&table, told, true));
+        if with_kernel.map_or(bytes, |with| with.min(bytes)) >= needs.by_chunks(told) {
+            return Ok(None);
+        }
+        let info = PatchInfo { format: PatchInfo::FORMAT, from: from.root_hash, table: Some(ObjectRef::of(&file)), kernel, borrowed: true };
+        Ok(Some((Borrowed { info, bytes, with_kernel }, file, table)))
+    };
+    let made = starts.into_par_iter().map(put).collect::<Result<Vec<_>, PublishError>>()?;
+    let mut written = Vec::new();
+    let mut used = packs.len();
+    for (borrowed, file, table) in made.into_iter().flatten() {
+        repository.write_object(&file, ObjectKind::Table)?;
+        used = table.operations.iter().map(|operation| usize::from(operation.pack) + 1).fold(used, usize::max);
+        written.push(borrowed);
+    }
+    // Tables count them, so those before the last that is used stay too.
+    lent.truncate(used);
+    *packs = lent;
+    Ok(written)
+}
+
+/// What a host needs that has the chunks of `old`, and what of that operations make.
+struct Needs<'a> {
+    map: &'a ContentMap,
+    index: &'a PackIndex,
+    local: LocalChunks,
+    made: Vec<bool>,
+}
+
+impl<'a> Needs<'a> {
+    fn new(packed: &'a Packed, old: &ContentMap) -> Self {
+        let made = vec![false; packed.map.chunk_count() as usize];
+        Self { map: &packed.map, index: &packed.index, local: LocalChunks::of(old), made }
+    }
+
+    fn lacks(&self, number: u32) -> bool {
+        self.map.chunk(number).is_some_and(|chunk| self.local.find(&chunk.digest).is_none())
+    }
+
+    /// The loans that cost less than the chunks that they make.
+    fn take(&mut self, loans: &[Loan<'_>], packs: &[ObjectRef]) -> Vec<PatchOperation> {
+        let mut taken = Vec::new();
+        for loan in loans {
+            let chunk = |number: &u32| self.index.entry(*number).filter(|_| self.lacks(*number)).map_or(0, |entry| u64::from(entry.len));
+            let spares: u64 = loan.numbers.iter().map(chunk).sum();
+            if spares <= u64::from(loan.operation.len) + OVERHEAD {
+                continue;
+            }
+            let Some(sources) = loan.sources(&self.local) else { continue };
+            let pack = loan.pack.and_then(|pack| packs.iter().position(|other| *other == pack)).unwrap_or(0);
+            let Ok(pack) = u16::try_from(pack) else { continue };
+            let free = |number: &u32| self.made.get(*number as usize).is_some_and(|made| !made);
+            let mut seen = loan.numbers.clone();
+            seen.sort_unstable();
+            seen.dedup();
+            if seen.len() != loan.numbers.len() || !seen.iter().all(free) {
+                continue;
+            }
+            for &number in &seen {
+                if let Some(made) = self.made.get_mut(number as usize) {
+                    *made = true;
+                }
+            }
+            taken.push(loan.at(sources, pack));
+        }
+        taken
+    }
+
+    /// Whether the kernel patch of a lender makes the new kernel of the old one.
+    fn is_kernel_of(&self, lender: &Lender, old: &ContentMap) -> bool {
+        let chunks = |map: &ContentMap| -> Option<Vec<Digest>> {
+            map.kernel()?.numbers().map(|number| map.chunk(number).map(|chunk| chunk.digest)).collect()
+        };
+        let kernels = [old, &lender.from, self.map, &lender.to].map(chunks);
+        let [old, from, new, to] = kernels;
+        old == from && new == to && old.is_some() && new.is_some() && old != new
+    }
+
+    /// Bytes of payloads, gaps, chunks that nobody makes, and of what says where those are.
+    fn cost(&self, table: &PatchTable, told: u64, kernel: bool) -> u64 {
+        let rebuilt = self.map.kernel().filter(|_| kernel).map_or(0..0, release_format::Extent::numbers);
+        let fetched = |operation: &&PatchOperation| operation.len > 0 && !operation.numbers().all(|number| rebuilt.contains(&number));
+        let (mut bytes, mut end) = (0, None);
+        for operation in table.operations.iter().filter(fetched) {
+            let gap = end.filter(|(pack, _)| *pack == operation.pack).map_or(0, |(_, end)| operation.offset.saturating_sub(end));
+            bytes += u64::from(operation.len) + if gap <= PlanOptions::default().max_gap { gap } else { 0 };
+            end = Some((operation.pack, operation.offset + u64::from(operation.len)));
+        }
+        let left = self.chunks(|number| !rebuilt.contains(&number) && self.made.get(number as usize).is_some_and(|made| !made));
+        bytes + left + if left > 0 { told } else { 0 }
+    }
+
+    fn by_chunks(&self, told: u64) -> u64 {
+        told + self.chunks(|_| true)
+    }
+
+    /// Bytes of the chunks that are lacking and that `wanted` says yes to.
+    fn chunks(&self, wanted: impl Fn(u32) -> bool) -> u64 {
+        let want = |number: u32, _: &release_format::Chunk| wanted(number) && self.lacks(number);
+        FetchPlan::within(self.map, self.index, &PlanOptions::default(), MAX_REQUESTS, want).bytes()
+    }
+}
