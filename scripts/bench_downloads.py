@@ -1,9 +1,11 @@
 """What updates cost to download, beside the tools that are made for it, on the same bytes: root image and UKI, one after the other."""
 
+import functools
 import hashlib
 import json
 import re
 import shutil
+import subprocess
 
 from bench_common import GARBOARD, HERE, MIB, OUT, run, table
 
@@ -30,18 +32,53 @@ def build(directory, version, packages, lock=None):
     return recipe.with_suffix(".lock").read_text()
 
 
+def packages(lock):
+    """What stands before the packages of a lock, and the block of each."""
+    head, *blocks = re.split(r"(?m)^(?=\[\[package\]\])", lock)
+    return head, {field("name", block): block for block in blocks}
+
+
+def field(name, block):
+    return re.search(rf'^{name} = "?(.*?)"?$', block, re.M)[1]
+
+
+def older(lock):
+    """The lock as it could have been some time ago: with what the archives still have of before, in the suite the kernel, in the security archive
+    the rest. What is on offer differs from day to day, and right after a point release suite and security updates are the same."""
+    head, blocks = packages(lock)
+    offered = {}
+    for index in (OUT / "cache/indexes").glob("*"):
+        for paragraph in index.read_text().split("\n\n"):
+            package = dict(re.findall(r"^(Package|Version|Filename|Size|SHA256): (.*)", paragraph, re.M))
+            if len(package) == 5:
+                offered.setdefault(re.sub(r"\d+\.\d+\.\d+\+deb\d+(\.\d+)?", "*", package["Package"]), []).append(package)
+
+    def is_older(one, other):
+        return subprocess.run(["dpkg", "--compare-versions", one, "lt", other], check=False).returncode == 0
+
+    def before(name, block):
+        shape = re.sub(r"\d+\.\d+\.\d+\+deb\d+(\.\d+)?", "*", name)
+        wanted = "pool/main/" if shape != name else "pool/updates/"
+        found = [package for package in offered.get(shape, []) if package["Filename"].startswith(wanted) and is_older(package["Version"], field("version", block))]
+        if not found:
+            return block
+        package = max(found, key=functools.cmp_to_key(lambda one, other: -1 if is_older(one["Version"], other["Version"]) else 1))
+        suite = "trixie" if shape != name else "trixie-security"
+        return "\n".join([
+            "[[package]]", f'name = "{package["Package"]}"', f'version = "{package["Version"]}"', f'architecture = "{field("architecture", block)}"',
+            f'suite = "{suite}"', f'path = "{package["Filename"]}"', f'size = {package["Size"]}', f'sha256 = "{package["SHA256"]}"',
+            block[block.index("\n\n"):],
+        ])
+
+    return head + "".join(before(name, block) for name, block in blocks.items())
+
+
 def with_one_library(old, new):
     """The old lock with one package of the new one, the library that has the largest package; and its name."""
-
-    def packages(lock):
-        head, *blocks = re.split(r"(?m)^(?=\[\[package\]\])", lock)
-        return head, {re.search(r'^name = "(.*)"', block, re.M)[1]: block for block in blocks}
-
     _, olds = packages(old)
     head, news = packages(new)
-    size = lambda name: int(re.search(r"^size = (\d+)", news[name], re.M)[1])
     changed = [name for name in olds if name.startswith("lib") and name in news and news[name] != olds[name]]
-    library = max(changed, key=size)
+    library = max(changed, key=lambda name: int(field("size", news[name])))
     olds[library] = news[library]
     return head + "".join(olds.values()), library
 
@@ -49,11 +86,17 @@ def with_one_library(old, new):
 def ours(directory, versions):
     """What `publish` says of the way from the first of `versions` to the last, each published with a patch from the one before; and bytes by chunks
     with what says where they are: the difference, else map and index."""
+    first = directory / f"repo-{versions[0]}"
     shutil.rmtree(directory / "repo", ignore_errors=True)
-    for version in versions:
+    if first.exists():
+        shutil.copytree(first, directory / "repo")
+    for version in versions[1:] if first.exists() else versions:
         command = [GARBOARD, "publish", directory / version, "--repo", directory / "repo", "--channel", "stable", "--keys", directory / "keys"]
         # Progress, then the result.
         result = json.loads(run(*command, "--patches", 1, "--json").splitlines()[-1])
+        if version == versions[0]:
+            # It takes longest, and is the same for all.
+            shutil.copytree(directory / "repo", first)
     costs = result["published"][-1]["costs"]
     told = next(told for told in costs["chunks_from"] if told["version"] == versions[0])
     return told, told["cost"]["bytes"] + (told["difference"] or costs["map_and_index"])
@@ -115,12 +158,11 @@ def bench_downloads(_):
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     run(GARBOARD, "keys", "init", "--dir", directory / "keys")
-    without = "[packages]\nsecurity = false\n"
-    old = build(directory, "1.0.0", without)
     new = build(directory, "1.1.0", "")
+    old = build(directory, "1.0.0", "", older(new))
     mixed, library = with_one_library(old, new)
     build(directory, "1.0.1", "", mixed)
-    build(directory, "1.0.0.1", without, old)
+    build(directory, "1.0.0.1", "", old)
     # Peer, whether it works from one version to the next or from any to the latest.
     peers = {"`xdelta3 -9 -S lzma -B2G`": xdelta3, "casync": casync, "zchunk": zchunk, "bita": bita, "blocks of 4 KiB and their index": block_index}
 
@@ -155,7 +197,7 @@ def bench_downloads(_):
     most = f"at most {64 << 10:,}"
     same = [row("only the version: by patch", raised["patch"], "", most), row("only the version: by chunks, with the difference", chunks, "", most)]
     return "\n".join([
-        table("An update of `docker`: the suite, then with its security updates, another kernel among them", head, kernel),
+        table("An update of `docker`: what the archives have of before, and what they have now, another kernel among them", head, kernel),
         table(f"The same with one library changed: {library}", head, one),
         table("The same inputs", head, same),
     ])
