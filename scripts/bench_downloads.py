@@ -1,24 +1,18 @@
 """What updates cost to download, beside the tools that are made for it, on the same bytes: root image and UKI, one after the other."""
 
-import functools
 import hashlib
 import json
 import re
 import shutil
-import subprocess
 
-from bench_common import GARBOARD, HERE, MIB, OUT, run, table
+from bench_common import GARBOARD, MIB, OUT, run, table
+from bench_releases import build, field, older, packages
 
 BLOCK = 4096
 
 
-def build(directory, version, packages, lock=None):
-    """A release of recipes/docker.toml, and the file with its bytes for the peers."""
-    recipe = directory / f"{version}.toml"
-    recipe.write_text(f'name = "docker"\nextends = "{HERE}/recipes/docker.toml"\n{packages}')
-    if lock:
-        recipe.with_suffix(".lock").write_text(lock)
-    run(GARBOARD, "build", recipe, "--version", version, "--out", directory / version, "--format", "raw", "--quiet")
+def files_of(directory, version):
+    """The bytes of a release in one file, for the peers."""
     release = next((directory / version).glob("*.release"))
     root = json.loads((release / "parts.json").read_text())["root"]
     with open(release / root["file"], "rb") as image, open(directory / f"{version}.bin", "wb") as out:
@@ -29,48 +23,6 @@ def build(directory, version, packages, lock=None):
             out.write(piece)
             left -= len(piece)
         out.write((release / "uki.efi").read_bytes())
-    return recipe.with_suffix(".lock").read_text()
-
-
-def packages(lock):
-    """What stands before the packages of a lock, and the block of each."""
-    head, *blocks = re.split(r"(?m)^(?=\[\[package\]\])", lock)
-    return head, {field("name", block): block for block in blocks}
-
-
-def field(name, block):
-    return re.search(rf'^{name} = "?(.*?)"?$', block, re.M)[1]
-
-
-def older(lock):
-    """The lock as it could have been some time ago: with what the archives still have of before, in the suite the kernel, in the security archive
-    the rest. What is on offer differs from day to day, and right after a point release suite and security updates are the same."""
-    head, blocks = packages(lock)
-    offered = {}
-    for index in (OUT / "cache/indexes").glob("*"):
-        for paragraph in index.read_text().split("\n\n"):
-            package = dict(re.findall(r"^(Package|Version|Filename|Size|SHA256): (.*)", paragraph, re.M))
-            if len(package) == 5:
-                offered.setdefault(re.sub(r"\d+\.\d+\.\d+\+deb\d+(\.\d+)?", "*", package["Package"]), []).append(package)
-
-    def is_older(one, other):
-        return subprocess.run(["dpkg", "--compare-versions", one, "lt", other], check=False).returncode == 0
-
-    def before(name, block):
-        shape = re.sub(r"\d+\.\d+\.\d+\+deb\d+(\.\d+)?", "*", name)
-        wanted = "pool/main/" if shape != name else "pool/updates/"
-        found = [package for package in offered.get(shape, []) if package["Filename"].startswith(wanted) and is_older(package["Version"], field("version", block))]
-        if not found:
-            return block
-        package = max(found, key=functools.cmp_to_key(lambda one, other: -1 if is_older(one["Version"], other["Version"]) else 1))
-        suite = "trixie" if shape != name else "trixie-security"
-        return "\n".join([
-            "[[package]]", f'name = "{package["Package"]}"', f'version = "{package["Version"]}"', f'architecture = "{field("architecture", block)}"',
-            f'suite = "{suite}"', f'path = "{package["Filename"]}"', f'size = {package["Size"]}', f'sha256 = "{package["SHA256"]}"',
-            block[block.index("\n\n"):],
-        ])
-
-    return head + "".join(before(name, block) for name, block in blocks.items())
 
 
 def with_one_library(old, new):
@@ -158,11 +110,13 @@ def bench_downloads(_):
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     run(GARBOARD, "keys", "init", "--dir", directory / "keys")
-    new = build(directory, "1.1.0", "")
-    old = build(directory, "1.0.0", "", older(new))
+    new = build(directory, "1.1.0")
+    old = older(new)
     mixed, library = with_one_library(old, new)
-    build(directory, "1.0.1", "", mixed)
-    build(directory, "1.0.0.1", "", old)
+    for version, lock in [("1.0.0", old), ("1.0.0.1", old), ("1.0.1", mixed)]:
+        build(directory, version, lock)
+    for version in ["1.0.0", "1.0.1", "1.1.0"]:
+        files_of(directory, version)
     # Peer, whether it works from one version to the next or from any to the latest.
     peers = {"`xdelta3 -9 -S lzma -B2G`": xdelta3, "casync": casync, "zchunk": zchunk, "bita": bita, "blocks of 4 KiB and their index": block_index}
 

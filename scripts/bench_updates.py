@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from bench_common import GARBOARD, HERE, MIB, OUT, measured, run, table
+from bench_releases import build, older
 
 MEMORY_LIMIT = 64 * MIB
 AGENT = "service::on_files::the_agent_on_files"
@@ -148,13 +149,10 @@ def bench_update(rounds):
     directory = OUT / "update"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
-    # 1.0.0 is the suite as it was released, 1.1.0 has what its security archive brought since.
     # No channel lists 0.9.0, so a host that runs it fetches all.
-    without = "[packages]\nsecurity = false\n"
-    for version, packages in [("0.9.0", without), ("1.0.0", without), ("1.1.0", "")]:
-        recipe = directory / f"{version}.toml"
-        recipe.write_text(f'name = "docker"\nextends = "{HERE}/recipes/docker.toml"\n{packages}')
-        run(GARBOARD, "build", recipe, "--version", version, "--out", directory / version, "--format", "raw", "--quiet")
+    old = older(build(directory, "1.1.0"))
+    for version in ["0.9.0", "1.0.0"]:
+        build(directory, version, old)
     run(GARBOARD, "keys", "init", "--dir", directory / "keys")
     repo = directory / "repo"
 
