@@ -121,7 +121,7 @@ def bench_downloads(_):
     peers = {"`xdelta3 -9 -S lzma -B2G`": xdelta3, "casync": casync, "zchunk": zchunk, "bita": bita, "blocks of 4 KiB and their index": block_index}
 
     def row(what, size, limit="", wanted=""):
-        return [what, f"{size:,}", limit, wanted]
+        return [what, f"{size:,}" if size else "none", limit, wanted]
 
     def rows(version, between, more, limits):
         before, after = directory / "1.0.0.bin", directory / f"{version}.bin"
@@ -130,13 +130,13 @@ def bench_downloads(_):
         behind, _ = ours(directory, ["1.0.0", between, version])
         out = [row(name, size) for name, size in sizes.items()]
         peer = next(name for name in sizes if limits[0] in name)
-        by_patch = lambda what, size, limit: row(f"Garboard, by patch{what}", size, f"{size / sizes[peer]:.2f} of {limits[0]}", f"at most {limit}")
+        by_patch = lambda what, size, limit: row(f"Garboard, by patch{what}", size, f"{size / sizes[peer]:.2f} of {limits[0]}" if size else "", f"at most {limit}")
         out.append(by_patch("", told["patch"], limits[1]))
         if told["patch_with_kernel"]:
             out.append(by_patch(", the kernel rebuilt", told["patch_with_kernel"], "0.60"))
         chunked = {name: size for name, size in sizes.items() if name in ["casync", "zchunk", "bita", "blocks of 4 KiB and their index"]}
         best = min(chunked, key=chunked.get)
-        against = lambda what, size, limit: out.append(row(f"Garboard, {what}", size, f"{size / chunked[best]:.2f} of {best}", limit))
+        against = lambda what, size, limit: out.append(row(f"Garboard, {what}", size, f"{size / chunked[best]:.2f} of {best}" if size else "", limit))
         wanted = f"at most {limits[2]}"
         against("two releases behind: by patches of other versions", behind["patch"], wanted)
         if behind["patch_with_kernel"]:

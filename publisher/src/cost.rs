@@ -22,6 +22,8 @@ pub struct Costs {
     pub chunks_from: Vec<CostFrom>,
     /// Bytes of content map and pack index, which come on top, but for hosts that have a patch or a difference.
     pub map_and_index: u64,
+    /// Patches of earlier releases of which nothing could be borrowed, since they are damaged or gone: from and to which version, and why.
+    pub lost_patches: Vec<String>,
 }
 
 /// What a release costs from another one.
@@ -89,5 +91,5 @@ pub fn costs(map: &ContentMap, index: &PackIndex, earlier: &[(Version, ContentMa
         borrowed: false,
         refused_patch: None,
     };
-    Costs { full: cost(map, index, None), chunks_from: earlier.iter().map(from).collect(), map_and_index }
+    Costs { full: cost(map, index, None), chunks_from: earlier.iter().map(from).collect(), map_and_index, lost_patches: Vec::new() }
 }

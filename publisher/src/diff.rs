@@ -39,7 +39,7 @@ pub struct Bytes {
     pub new: u64,
     /// What these take by chunks.
     pub chunks: u64,
-    /// What they take by patch, each file by itself; a patch pack is a little smaller, since files share windows.
+    /// What they take by patch, each file by itself; a patch is a little smaller, since files share windows.
     pub patch: u64,
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs;
 
 use disk_layout::Version;
-use release_format::{Channel, ObjectKind};
+use release_format::{Channel, ObjectKind, PatchInfo};
 use serde::Serialize;
 
 use crate::error::PublishError;
@@ -65,7 +65,9 @@ pub fn delete(repository: &Repository, channels: &BTreeMap<String, Channel>, ret
         needed.insert(release.index.path(ObjectKind::Index));
         needed.extend(release.packs.iter().map(|pack| pack.path(ObjectKind::Pack)));
         needed.extend(release.patch_packs.iter().map(|pack| pack.path(ObjectKind::Patch)));
-        needed.extend(release.patches.iter().filter_map(|patch| patch.table).map(|table| table.path(ObjectKind::Table)));
+        // Of format 1 it was the pack too, and agents that know that one alone still take it.
+        let kind = |patch: &PatchInfo| if patch.format == 1 { ObjectKind::Patch } else { ObjectKind::Table };
+        needed.extend(release.patches.iter().map(|patch| patch.table.path(kind(patch))));
         needed.extend(release.patches.iter().filter_map(|patch| patch.kernel).map(|kernel| kernel.path(ObjectKind::Kernel)));
         needed.extend(release.differences.iter().map(|info| info.difference.path(ObjectKind::Difference)));
     }

@@ -37,7 +37,7 @@ pub struct Offer {
     pub rollout: Option<Rollout>,
     /// What older hosts take first.
     pub stepping_stone: Option<Version>,
-    /// From how many versions before it there are patch packs.
+    /// From how many versions before it patches are made; from others they are borrowed.
     pub patches: usize,
 }
 
@@ -208,10 +208,12 @@ fn publish_one(
             told.patch_with_kernel = Some(made.size() - made.kernel_spares + kernel.len() as u64);
         }
         told.patch = Some(made.size());
+        patches.push(made.info.clone());
         lenders.push(made.lend(&packed.map, &patch_packs));
-        patches.push(made.info);
     }
-    lenders.extend(borrow::lenders(&predecessors, context.repository)?);
+    let (earlier, lost) = borrow::lenders(&predecessors, context.repository);
+    lenders.extend(earlier);
+    costs.lost_patches = lost;
     let mut starts = Vec::new();
     let mut differing = Vec::new();
     for (from, (map_patch, info)) in predecessors.iter().zip(differences) {

@@ -121,7 +121,7 @@ impl World {
         let (mut bytes, mut requests) = (0, 0);
         let mut lacking: BTreeSet<u32> = local.lacking(&map).into_iter().collect();
         if let Some(info) = release.patches.iter().find(|info| info.from == old_release.root_hash) {
-            let object = info.table.unwrap();
+            let object = info.table;
             let file = self.object(&object.path(ObjectKind::Table));
             object.verify(&file).unwrap();
             let packs: Vec<Vec<u8>> = release.patch_packs.iter().map(|pack| self.object(&pack.path(ObjectKind::Patch))).collect();
@@ -131,6 +131,7 @@ impl World {
             table.check(&old_map, &map).unwrap();
             let mut decoder = PatchDecoder::default();
             (bytes, requests) = (object.size, 1);
+            let mut end = None;
             for (number, operation) in (0..).zip(&table.operations) {
                 let payload = match packs.get(usize::from(operation.pack)) {
                     Some(pack) => &pack[operation.offset as usize..][..operation.len as usize],
@@ -139,6 +140,11 @@ impl World {
                 decoder.apply(&table, (number, payload), &map, &mut chunks, &mut read, &mut put).unwrap();
                 lacking.retain(|lacking| operation.numbers().all(|number| number != *lacking));
                 bytes += payload.len() as u64;
+                if !payload.is_empty() {
+                    let near = |(pack, end): (u16, u64)| pack == operation.pack && (end..=end + 32_768).contains(&operation.offset);
+                    requests += usize::from(!end.is_some_and(near));
+                    end = Some((operation.pack, operation.offset + u64::from(operation.len)));
+                }
             }
             assert!(info.borrowed || lacking.is_empty());
         }
@@ -231,14 +237,25 @@ fn tree() -> Files {
 fn in_a_chain_of_20_releases_each_leads_to_each_later_one() {
     let world = World::new();
     let mut files = tree();
-    let mut images = Vec::new();
+    let (mut images, mut told) = (Vec::new(), Vec::new());
     for step in 0..20 {
         edit(&mut files, step);
         let kernel = program(99, step as u32 / 4, 300_000);
         let (image, published) = world.publish(&format!("1.{step}"), &files, &kernel, 3);
-        let offered = published.costs.unwrap().chunks_from.iter().filter(|from| from.patch.is_some()).count();
+        let costs = published.costs.unwrap();
+        let offered = costs.chunks_from.iter().filter(|from| from.patch.is_some()).count();
         assert!(step < 3 || offered >= 1, "version 1.{step} offers no patch");
+        told.extend(costs.chunks_from.into_iter().map(|from| (from, step)));
         images.push(image);
+    }
+    // What is told is what is fetched, with the gaps that are read past.
+    let borrowed: Vec<_> = told.iter().filter(|(from, _)| from.borrowed).collect();
+    assert!(borrowed.len() > 5, "{}", borrowed.len());
+    for (from, to) in borrowed {
+        let start: usize = from.version[2..].parse().unwrap();
+        let (_, bytes, requests) = world.update(&images[start], &from.version, &format!("1.{to}"));
+        let most = bytes + 32_768 * requests as u64 + bytes / 4;
+        assert!((bytes..=most).contains(&from.patch.unwrap()), "{} to 1.{to}: {bytes} {from:?}", from.version);
     }
     for (to, new) in images.iter().enumerate().skip(1) {
         for (from, old) in images.iter().enumerate().take(to) {
@@ -304,15 +321,36 @@ fn hosts_for_whose_version_no_patch_was_made_borrow_operations_of_those_that_wer
         assert!(from > 1 || starts.contains(&(old.root_hash, true)), "1.{from}: {starts:?}");
     }
     // Each pack is there once, however many tables count it, and stays as long as one does.
-    assert!(last.patch_packs.len() <= 4, "{:?}", last.patch_packs);
+    let different: std::collections::HashSet<Digest> = last.patch_packs.iter().map(|pack| pack.sha256).collect();
+    assert_eq!(different.len(), last.patch_packs.len());
     let mut repository = Repository::open(&world.repository(), &world.keys).unwrap();
     let mut context = Context { repository: &mut repository, keys: &world.keys, expiries: &Expiries::default(), now: now() };
     prune(&mut context, 1).unwrap();
     drop(repository);
+    let left = fs::read_dir(world.repository().join("objects")).unwrap().map(|entry| entry.unwrap().path());
+    let left: Vec<PathBuf> = left.filter(|path| path.extension().is_some_and(|kind| kind == "table")).collect();
+    assert_eq!(left.len(), last.patches.len(), "tables of releases that are gone");
     let kept = |pack: &ObjectRef| world.repository().join(pack.path(ObjectKind::Patch)).exists();
     assert!(last.patch_packs.len() > 1 && last.patch_packs.iter().all(kept), "{:?}", last.patch_packs);
-    let tables = |info: &PatchInfo| world.repository().join(info.table.unwrap().path(ObjectKind::Table)).exists();
+    let tables = |info: &PatchInfo| world.repository().join(info.table.path(ObjectKind::Table)).exists();
     assert!(last.patches.iter().all(tables), "{:?}", last.patches);
+}
+
+#[test]
+fn an_earlier_patch_that_is_damaged_or_gone_is_told_and_nothing_is_borrowed_of_it() {
+    for kind in ["table", "patch"] {
+        let world = World::new();
+        let dockerd = |files: &mut Files| drop(files.insert("usr/bin/dockerd".to_owned(), program(1, 8192, 900_000)));
+        published_one_after_the_other(&world, &[dockerd]);
+        let objects = fs::read_dir(world.repository().join("objects")).unwrap().map(|entry| entry.unwrap().path());
+        for path in objects.filter(|path| path.extension().is_some_and(|extension| extension == kind)) {
+            if kind == "table" { fs::remove_file(path).unwrap() } else { fs::write(path, b"short").unwrap() }
+        }
+        let (_, published) = world.publish("1.9", &tree(), &program(99, 0, 300_000), 0);
+        let costs = published.costs.unwrap();
+        assert!(costs.lost_patches.len() == 1 && costs.lost_patches[0].starts_with("from 1.0 to 1.1: "), "{:?}", costs.lost_patches);
+        assert!(costs.chunks_from.iter().all(|from| !from.borrowed));
+    }
 }
 
 #[test]

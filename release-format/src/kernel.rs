@@ -1,7 +1,7 @@
 //! Kernel patches: the kernel of a release made of an earlier one. What is in a kernel image is compressed as a whole, so two kernels that are
 //! nearly the same have no bytes in common. A kernel patch goes under the compression: it takes the old one apart, makes the new
 //! contents of the old, and compresses those again, bit for bit as whoever built the kernel did. That takes a compressor's memory
-//! ([`MEMORY`]) and its time, so it is a way beside the patch pack, for hosts that have both. `docs/release-format.md` has the bytes.
+//! ([`MEMORY`]) and its time, so it is a way beside the patch, for hosts that have both. `docs/release-format.md` has the bytes.
 //!
 //! Where the compressed contents are is what Linux's boot protocol says (`Documentation/arch/x86/boot.rst`: `setup_sects`, `payload_offset`,
 //! `payload_length`).

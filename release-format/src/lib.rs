@@ -1,6 +1,6 @@
 //! What a release is, as files on a web server: the channel that lists releases, a release's metadata, the content map
 //! of its root image and UKI, the packs that hold their chunks, the index that says where in the packs each chunk is, and
-//! patch packs, which make what is new of the bytes of an earlier release, and kernel patches, which do so under a kernel's compression.
+//! patches, which make what is new of the bytes of an earlier release, and kernel patches, which do so under a kernel's compression.
 //! `docs/release-format.md` is the specification; this crate is its one implementation, used by the publisher and by the
 //! update agent.
 //!
@@ -12,7 +12,7 @@
 //! From the top: TUF vouches for a [`Channel`]; a channel names releases by the digest of a [`Release`]; a release names
 //! its [`ContentMap`], its [`PackIndex`] and its packs by digest. With map and index, [`FetchPlan`] says which ranges
 //! of which packs to get, and [`RangeDecoder`] turns their bytes into verified [`Write`]s. With a [`PatchTable`] and the
-//! earlier release's bytes, [`PatchDecoder`] does the same with the payloads of a patch pack. A host that has an earlier map needs of map
+//! earlier release's bytes, [`PatchDecoder`] does the same with the payloads of patch packs. A host that has an earlier map needs of map
 //! and index what [`decode_difference`] makes of a difference, and no more.
 
 #![deny(clippy::indexing_slicing)]

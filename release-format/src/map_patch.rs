@@ -1,4 +1,4 @@
-//! A content map made of an earlier one: two versions of an image have most of theirs in common. Patch packs and differences begin with it.
+//! A content map made of an earlier one: two versions of an image have most of theirs in common. Tables of patches and differences begin with it.
 
 use crate::container;
 use crate::digest::Digest;

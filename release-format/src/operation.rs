@@ -12,11 +12,11 @@ pub enum Operation {
     Raw = 2,
     /// Zeros, without payload.
     Zero = 3,
-    /// Bytes of the running slot. Only in patch packs.
+    /// Bytes of the running slot. Only in patches.
     Copy = 4,
-    /// A zstd frame with bytes of the running slot as its prefix. Only in patch packs.
+    /// A zstd frame with bytes of the running slot as its prefix. Only in patches.
     Zpatch = 5,
-    /// Control, difference and extra streams against bytes of the running slot. Only in patch packs.
+    /// Control, difference and extra streams against bytes of the running slot. Only in patches.
     Bsdiff = 6,
 }
 
@@ -24,7 +24,7 @@ impl Operation {
     /// The operation of a code, if it may stand in a pack index.
     ///
     /// # Errors
-    /// When the code is not known, or belongs to patch packs.
+    /// When the code is not known, or belongs to patches.
     pub fn in_index(code: u8) -> Result<Self, FormatError> {
         match code {
             1 => Ok(Self::Data),
@@ -37,7 +37,7 @@ impl Operation {
         }
     }
 
-    /// The operation of a code in a patch pack.
+    /// The operation of a code in a patch.
     ///
     /// # Errors
     /// When the code is not known.

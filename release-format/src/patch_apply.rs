@@ -1,4 +1,4 @@
-//! Operations of patch packs: from a payload and old bytes to verified chunks.
+//! Operations of patches: from a payload and old bytes to verified chunks.
 
 use zstd::zstd_safe::DCtx;
 

@@ -60,8 +60,8 @@ pub struct Release {
     /// The patch packs that their tables count.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub patch_packs: Vec<ObjectRef>,
-    /// For hosts that run earlier releases and have no patch: what map and index have beyond the earlier map; an agent passes over those
-    /// whose format it does not know.
+    /// For hosts that run earlier releases and have no patch that makes all: what map and index have beyond the earlier map; an agent passes
+    /// over those whose format it does not know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub differences: Vec<DifferenceInfo>,
     /// What must not go backwards.
@@ -87,10 +87,11 @@ pub struct PatchInfo {
     pub format: u32,
     /// Root hash of the release that it starts from.
     pub from: Digest,
-    /// The table, which a host reads and verifies first. Patches of other formats may have none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub table: Option<ObjectRef>,
-    /// The kernel patch that goes with it, for hosts with the memory that it takes: what it makes, patch packs or packs have too.
+    /// The table, which a host reads and verifies first. Agents that know format 1 alone look for `patch` before they pass over another
+    /// format; it was the table and its payloads in one file.
+    #[serde(rename = "patch")]
+    pub table: ObjectRef,
+    /// The kernel patch that goes with it, for hosts with the memory that it takes: what it makes comes by operations or chunks too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<ObjectRef>,
     /// Made of operations of other patches, so that it need not make all that is new.
@@ -269,6 +270,22 @@ mod tests {
         assert_eq!(Release::decode(&release.encode().unwrap()), Ok(release.clone()));
         let superblock = release.verity_superblock().unwrap();
         assert_eq!((superblock.data_blocks, superblock.salt), (129, vec![0, 0xff]));
+    }
+
+    #[test]
+    fn agents_that_know_format_1_alone_pass_over_patches_of_format_2() {
+        #[derive(Debug, Deserialize)]
+        struct First {
+            format: u32,
+            patch: ObjectRef,
+            table: Option<ObjectRef>,
+        }
+        let info =
+            PatchInfo { format: PatchInfo::FORMAT, from: Digest::of(b"old"), table: ObjectRef::of(b"table"), kernel: None, borrowed: true };
+        let text = serde_json::to_string(&info).unwrap();
+        let first: First = serde_json::from_str(&text).unwrap();
+        assert_eq!((first.format, first.patch, first.table), (2, info.table, None));
+        assert_eq!(serde_json::from_str::<PatchInfo>(&text).unwrap(), info);
     }
 
     #[test]

@@ -171,7 +171,8 @@ fn describe(published: &Published, channel: &Name) -> Vec<String> {
         (Some(least), Some(most)) => format!("; by chunks, where there is a difference, {} to {}", human_bytes(*least), human_bytes(*most)),
         _ => String::new(),
     };
-    lines.push(format!("  of this content map and index: {}{of}; by patch all is said", human_bytes(costs.map_and_index)));
+    lines.push(format!("  of this content map and index: {}{of}; figures by patch have it in them", human_bytes(costs.map_and_index)));
+    lines.extend(costs.lost_patches.iter().map(|lost| format!("  nothing is borrowed of the patch {lost}")));
     lines
 }
 

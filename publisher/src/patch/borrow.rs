@@ -2,11 +2,12 @@
 //! several releases, so a host that runs a release without a patch of its own has the old bytes of many operations too, elsewhere on its
 //! slot. Such a patch costs the publisher a table and no time, and the host fetches chunks only of what nobody made from what it has.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rayon::prelude::*;
+use release_format::limits::MAX_PACKS;
 use release_format::{
-    ChunkRun, ContentMap, Digest, FetchPlan, LocalChunks, MAX_REQUESTS, MapPatch, ObjectKind, ObjectRef, PackIndex, PatchInfo,
+    ChunkRun, ContentMap, Digest, FetchPlan, FormatError, LocalChunks, MAX_REQUESTS, MapPatch, ObjectKind, ObjectRef, PackIndex, PatchInfo,
     PatchOperation, PatchTable, PlanOptions, Release, SourceRun,
 };
 
@@ -33,24 +34,39 @@ pub struct Lender {
     pub kernel: Option<ObjectRef>,
 }
 
-/// Reads the patches that earlier releases, the newest first, were published with.
-///
-/// # Errors
-/// When something of them cannot be read.
-pub fn lenders(earlier: &[Release], repository: &Repository) -> Result<Vec<Lender>, PublishError> {
-    let mut found = Vec::new();
+/// Reads the patches that earlier releases, the newest first, were published with; and says of which nothing can be borrowed, since they are
+/// damaged or gone.
+#[must_use]
+pub fn lenders(earlier: &[Release], repository: &Repository) -> (Vec<Lender>, Vec<String>) {
+    let (mut found, mut lost) = (Vec::new(), Vec::new());
     for release in earlier.iter().take(LENDERS) {
-        let own = release.patches.iter().filter(|info| info.format == PatchInfo::FORMAT && !info.borrowed);
-        for info in own {
-            let Some((table, from)) = info.table.zip(earlier.iter().find(|from| from.root_hash == info.from)) else { continue };
-            let bytes = repository.read_object(&table, ObjectKind::Table)?;
-            let packs = release.patch_packs.clone();
-            let table = PatchTable::decode(&bytes, &packs).map_err(PublishError::format(&table.path(ObjectKind::Table)))?;
-            let (from, to) = (read_content_map(repository, from)?, read_content_map(repository, release)?);
-            found.push(Lender { from, to, table, packs, kernel: info.kernel });
+        for info in release.patches.iter().filter(|info| info.format == PatchInfo::FORMAT && !info.borrowed) {
+            let Some(from) = earlier.iter().find(|from| from.root_hash == info.from) else { continue };
+            match lender(release, from, info, repository) {
+                Ok(lender) => found.push(lender),
+                Err(error) => lost.push(format!("from {} to {}: {error}", from.version, release.version)),
+            }
         }
     }
-    Ok(found)
+    (found, lost)
+}
+
+fn lender(release: &Release, from: &Release, info: &PatchInfo, repository: &Repository) -> Result<Lender, PublishError> {
+    let bytes = repository.read_object(&info.table, ObjectKind::Table)?;
+    let packs = release.patch_packs.clone();
+    let table = PatchTable::decode(&bytes, &packs).map_err(PublishError::format(&info.table.path(ObjectKind::Table)))?;
+    let used: HashSet<u16> = table.operations.iter().filter(|operation| operation.len > 0).map(|operation| operation.pack).collect();
+    let objects = used.iter().filter_map(|pack| packs.get(usize::from(*pack))).map(|pack| (pack, ObjectKind::Patch));
+    for (object, kind) in objects.chain(info.kernel.iter().map(|kernel| (kernel, ObjectKind::Kernel))) {
+        let path = repository.object(object, kind);
+        let found = std::fs::metadata(&path).map_err(PublishError::file("read", &path))?.len();
+        if found != object.size {
+            let error = FormatError::ObjectLength { object: object.sha256, expected: object.size, found };
+            return Err(PublishError::format(&object.path(kind))(error));
+        }
+    }
+    let (from, to) = (read_content_map(repository, from)?, read_content_map(repository, release)?);
+    Ok(Lender { from, to, table, packs, kernel: info.kernel })
 }
 
 /// Some bytes of a chunk.
@@ -134,7 +150,7 @@ impl Loan<'_> {
 pub struct Borrowed {
     /// What the release's metadata say of it.
     pub info: PatchInfo,
-    /// Bytes that a host fetches in all, with the difference and what chunks are left, and in how many requests.
+    /// Bytes that a host fetches in all, with the difference and what chunks are left.
     pub bytes: u64,
     /// The same for a host that rebuilds the kernel, where it can.
     pub with_kernel: Option<u64>,
@@ -156,31 +172,29 @@ pub fn write(
 ) -> Result<Vec<Borrowed>, PublishError> {
     let loans = loans(lenders, &packed.map);
     let mut lent = packs.clone();
-    for pack in lenders.iter().flat_map(|lender| &lender.packs) {
-        if !lent.contains(pack) {
-            lent.push(*pack);
+    for pack in loans.iter().filter_map(|loan| loan.pack) {
+        if lent.len() < MAX_PACKS && !lent.contains(&pack) {
+            lent.push(pack);
         }
     }
     let put = |(from, map_patch, told): Start<'_>| -> Result<Option<(Borrowed, Vec<u8>, PatchTable)>, PublishError> {
         let old = read_content_map(repository, from)?;
-        let failed = PublishError::format(&format!("the borrowed patch from version {}", from.version));
         let mut needs = Needs::new(packed, &old);
         let mut table = PatchTable { map: map_patch, operations: needs.take(&loans, &lent) };
         table.operations.sort_by_key(|operation| (operation.pack, operation.offset));
         let kernel = lenders.iter().filter(|lender| needs.is_kernel_of(lender, &old)).find_map(|lender| lender.kernel);
-        let file = (|| {
-            let file = table.encode(SMALL_LEVEL)?;
-            PatchTable::decode(&file, &lent)?.check(&old, &packed.map)?;
-            Ok(file)
-        })()
-        .map_err(failed)?;
+        // What exceeds the format's limits is no patch: the host does without.
+        let file = table.encode(SMALL_LEVEL).ok();
+        let is_right = |file: &Vec<u8>| PatchTable::decode(file, &lent).and_then(|table| table.check(&old, &packed.map)).is_ok();
+        let Some(file) = file.filter(is_right).filter(|_| requests(&table) <= MAX_REQUESTS / 2) else { return Ok(None) };
         let head = file.len() as u64;
         let bytes = head + needs.cost(&table, told, false);
         let with_kernel = kernel.map(|kernel| head + kernel.size + needs.cost(&table, told, true));
+        // Where only the kernel patch saves anything, a host that cannot rebuild its kernel has the table too many.
         if with_kernel.map_or(bytes, |with| with.min(bytes)) >= needs.by_chunks(told) {
             return Ok(None);
         }
-        let info = PatchInfo { format: PatchInfo::FORMAT, from: from.root_hash, table: Some(ObjectRef::of(&file)), kernel, borrowed: true };
+        let info = PatchInfo { format: PatchInfo::FORMAT, from: from.root_hash, table: ObjectRef::of(&file), kernel, borrowed: true };
         Ok(Some((Borrowed { info, bytes, with_kernel }, file, table)))
     };
     let made = starts.into_par_iter().map(put).collect::<Result<Vec<_>, PublishError>>()?;
@@ -225,8 +239,8 @@ impl<'a> Needs<'a> {
                 continue;
             }
             let Some(sources) = loan.sources(&self.local) else { continue };
-            let pack = loan.pack.and_then(|pack| packs.iter().position(|other| *other == pack)).unwrap_or(0);
-            let Ok(pack) = u16::try_from(pack) else { continue };
+            let place = loan.pack.map_or(Some(0), |pack| packs.iter().position(|other| *other == pack));
+            let Some(pack) = place.and_then(|place| u16::try_from(place).ok()) else { continue };
             let free = |number: &u32| self.made.get(*number as usize).is_some_and(|made| !made);
             let mut seen = loan.numbers.clone();
             seen.sort_unstable();
@@ -257,15 +271,11 @@ impl<'a> Needs<'a> {
     /// Bytes of payloads, gaps, chunks that nobody makes, and of what says where those are.
     fn cost(&self, table: &PatchTable, told: u64, kernel: bool) -> u64 {
         let rebuilt = self.map.kernel().filter(|_| kernel).map_or(0..0, release_format::Extent::numbers);
-        let fetched = |operation: &&PatchOperation| operation.len > 0 && !operation.numbers().all(|number| rebuilt.contains(&number));
-        let (mut bytes, mut end) = (0, None);
-        for operation in table.operations.iter().filter(fetched) {
-            let gap = end.filter(|(pack, _)| *pack == operation.pack).map_or(0, |(_, end)| operation.offset.saturating_sub(end));
-            bytes += u64::from(operation.len) + if gap <= PlanOptions::default().max_gap { gap } else { 0 };
-            end = Some((operation.pack, operation.offset + u64::from(operation.len)));
-        }
-        let left = self.chunks(|number| !rebuilt.contains(&number) && self.made.get(number as usize).is_some_and(|made| !made));
-        bytes + left + if left > 0 { told } else { 0 }
+        let fetched = |operation: &&PatchOperation| !operation.numbers().all(|number| rebuilt.contains(&number));
+        let payloads: u64 = gaps(table.operations.iter().filter(fetched)).map(|(gap, len)| gap.unwrap_or(0) + len).sum();
+        let left = |number: u32| !rebuilt.contains(&number) && self.made.get(number as usize).is_some_and(|made| !made);
+        let is_left = (0..self.map.chunk_count()).any(|number| left(number) && self.lacks(number));
+        payloads + self.chunks(left) + if is_left { told } else { 0 }
     }
 
     fn by_chunks(&self, told: u64) -> u64 {
@@ -277,4 +287,18 @@ impl<'a> Needs<'a> {
         let want = |number: u32, _: &release_format::Chunk| wanted(number) && self.lacks(number);
         FetchPlan::within(self.map, self.index, &PlanOptions::default(), MAX_REQUESTS, want).bytes()
     }
+}
+
+/// For each payload how far it begins behind the one before, if that is read past rather than asked for anew, and its length.
+fn gaps<'a>(operations: impl Iterator<Item = &'a PatchOperation>) -> impl Iterator<Item = (Option<u64>, u64)> {
+    operations.filter(|operation| operation.len > 0).scan(None, |end, operation| {
+        let before = end.replace((operation.pack, operation.offset + u64::from(operation.len)));
+        let gap = before.filter(|(pack, _)| *pack == operation.pack).and_then(|(_, end)| operation.offset.checked_sub(end));
+        Some((gap.filter(|gap| *gap <= PlanOptions::default().max_gap), u64::from(operation.len)))
+    })
+}
+
+/// How many ranges a host asks for, where none is very long.
+fn requests(table: &PatchTable) -> usize {
+    gaps(table.operations.iter()).filter(|(gap, _)| gap.is_none()).count()
 }

@@ -1,5 +1,5 @@
 //! Kernel patches: what is compressed in the new kernel, made of what is compressed in the old one, in pieces as large as the operations of
-//! patch packs may be. There is one only if the new kernel's compression can be repeated here, bit for bit, and what a host will do was
+//! patches may be. There is one only if the new kernel's compression can be repeated here, bit for bit, and what a host will do was
 //! done once.
 
 use rayon::prelude::*;

@@ -51,7 +51,7 @@ pub struct Made {
 }
 
 impl Made {
-    /// Bytes that a host fetches that takes the patch pack alone.
+    /// Bytes of table and pack: what a host fetches that does not take the kernel patch.
     #[must_use]
     pub fn size(&self) -> u64 {
         (self.file.len() + self.pack.len()) as u64
@@ -59,9 +59,8 @@ impl Made {
 
     /// What others may borrow of it, for the release with this map and these patch packs.
     #[must_use]
-    pub fn lend(&self, map: &ContentMap, packs: &[ObjectRef]) -> Lender {
-        let (from, table) = (self.old_map.clone(), self.table.clone());
-        Lender { from, to: map.clone(), table, packs: packs.to_vec(), kernel: self.info.kernel }
+    pub fn lend(self, map: &ContentMap, packs: &[ObjectRef]) -> Lender {
+        Lender { from: self.old_map, to: map.clone(), table: self.table, packs: packs.to_vec(), kernel: self.info.kernel }
     }
 }
 
@@ -122,12 +121,12 @@ pub fn make(
     let kernel_chunks = map.kernel().map_or(0..0, Extent::numbers);
     let only_kernel = |operation: &&PatchOperation| operation.numbers().all(|number| kernel_chunks.contains(&number));
     let kernel_spares = table.operations.iter().filter(only_kernel).map(|operation| u64::from(operation.len)).sum();
-    // The pack always has the plain way, so a kernel patch that saves nothing is none.
+    // The patch always has the plain way, so a kernel patch that saves nothing is none.
     let kernel = kernel.filter(|kernel| (kernel.len() as u64) < kernel_spares);
     let info = PatchInfo {
         format: PatchInfo::FORMAT,
         from: from.root_hash,
-        table: Some(ObjectRef::of(&file)),
+        table: ObjectRef::of(&file),
         kernel: kernel.as_deref().map(ObjectRef::of),
         borrowed: false,
     };

@@ -161,6 +161,11 @@ mod tests {
         builder.finish(size, 100).unwrap()
     }
 
+    fn extent_of(map: &ContentMap, number: u32) -> &Extent {
+        let all = [Part::Root, Part::Uki].into_iter().flat_map(|part| map.extents(part));
+        all.into_iter().find(|extent| extent.numbers().contains(&number)).unwrap()
+    }
+
     proptest! {
         #[test]
         fn windows_keep_to_every_cap_and_cover_what_is_new_once(
@@ -180,6 +185,10 @@ mod tests {
                 let made: u64 = window.numbers().map(|number| u64::from(new.chunk(number).unwrap().len)).sum();
                 prop_assert!(made <= caps.output, "{} {:?}", made, caps);
                 prop_assert!(window.source() <= caps.source, "{} {:?}", window.source(), caps);
+                // So that what is made of other files can be borrowed whatever becomes of this one.
+                let of: std::collections::BTreeSet<&str> = window.numbers().map(|number| extent_of(&new, number).path.as_str()).collect();
+                let alone = |number| extent_of(&new, number).kind != ExtentKind::File || extent_of(&new, number).chunk_count() > 1;
+                prop_assert!(of.len() == 1 || !window.numbers().any(alone), "{:?}", of);
                 for run in &window.sources {
                     let size = if run.part == Part::Root { old.root_size() } else { old.uki_size() };
                     prop_assert!(run.len > 0 && run.offset + run.len <= size, "{:?}", run);

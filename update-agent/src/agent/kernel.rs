@@ -15,7 +15,7 @@ const SPARE: u64 = 256 << 20;
 enum NotRebuilt {
     /// It may be later.
     Later(FetchError),
-    /// The patch pack has to make it.
+    /// Operations have to make it, or chunks.
     Plainly(String),
 }
 
@@ -26,7 +26,7 @@ impl From<String> for NotRebuilt {
 }
 
 impl Agent {
-    /// Rebuilds the kernel, if there is the memory for it. Whatever goes wrong, the plain way is in the patch pack; the log says why.
+    /// Rebuilds the kernel, if there is the memory for it. Whatever goes wrong, there is the plain way; the log says why.
     ///
     /// # Errors
     /// When the server cannot be reached for now.

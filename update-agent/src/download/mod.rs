@@ -162,7 +162,7 @@ pub enum Beyond {
 /// What became of a kernel patch.
 #[derive(Debug, Default)]
 pub struct RebuiltKernel {
-    /// The new kernel, which is the one of the content map; none when the patch pack has to make it.
+    /// The new kernel, which is the one of the content map; none when operations or chunks have to make it.
     pub section: Option<Vec<u8>>,
     /// Bytes received for it.
     pub received: u64,
@@ -265,7 +265,7 @@ impl Download {
         Ok(self.taken(&position, Some(&index)))
     }
 
-    /// Writes the kernel that was rebuilt, and gives its memory back before windows of the patch pack need theirs.
+    /// Writes the kernel that was rebuilt, and gives its memory back before windows of the patch need theirs.
     fn put_kernel(&self, sink: &mut dyn Sink, decoder: &mut ChunkDecoder, position: &mut Position) -> Result<(), DownloadError> {
         let Some(kernel) = self.kernel.take() else { return Ok(()) };
         position.fetched += kernel.received;

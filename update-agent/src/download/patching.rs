@@ -36,8 +36,7 @@ pub async fn patch_from(
     info: &PatchInfo,
     running: &ContentMap,
 ) -> Result<(Patch, ContentMap), DownloadError> {
-    let missing = || FormatError::Truncated("patch");
-    let object = info.table.ok_or_else(missing)?;
+    let object = info.table;
     let bytes = whole(source, &object).await?;
     object.verify(&bytes)?;
     let table = PatchTable::decode(&bytes, &release.patch_packs)?;
@@ -135,7 +134,9 @@ impl Download {
                 position.failed += 1;
                 let next = if position.failed < MAX_FAILED { "its chunks are" } else { "this and what is left is" };
                 eprintln!("update-agent: {error}; {next} fetched instead");
-                position.missing.extend(operation.numbers());
+                // A borrowed operation may make chunks that are here.
+                let lacks = |number: &u32| self.map.chunk(*number).is_some_and(|chunk| self.local.find(&chunk.digest).is_none());
+                position.missing.extend(operation.numbers().filter(lacks));
                 position.missing.sort_unstable();
                 position.missing.dedup();
             }

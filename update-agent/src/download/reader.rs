@@ -105,7 +105,8 @@ impl<'a> Reader<'a> {
         self.forget();
         let (path, size) = self.spans.objects.get(span.object).ok_or_else(|| FetchError::NotFound(format!("object {}", span.object)))?;
         let mut end = span.offset + span.len;
-        let later = self.spans.spans.iter().skip(number.saturating_add(1));
+        // What has no bytes is nowhere.
+        let later = self.spans.spans.iter().skip(number.saturating_add(1)).filter(|next| next.len > 0);
         for next in later.take_while(|next| next.object == span.object) {
             let is_far = next.offset > end.saturating_add(NEAR.max(self.spans.max_gap));
             if is_far || next.offset + next.len > at.saturating_add(self.spans.answer) {

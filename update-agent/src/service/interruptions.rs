@@ -31,27 +31,48 @@ async fn mostly_new(publish: impl FnOnce(&Shop, &Release)) -> World {
 #[tokio::test]
 async fn at_most_8_mib_are_fetched_twice_after_each_kill() {
     let world = world_of(Release::of_blocks("1.0", BLOCKS), Release::of_blocks("1.1", BLOCKS)).await;
-    killed_often(&world, Way::Full, "pack").await;
+    killed_often(&world, "pack", Way::Full, 0).await;
 }
 
 #[tokio::test]
 async fn at_most_8_mib_are_fetched_twice_after_each_kill_by_chunks_whose_difference_goes() {
     let world = mostly_new(Shop::publish).await;
-    killed_often(&world, Way::Chunks, "pack").await;
+    killed_often(&world, "pack", Way::Chunks, 1).await;
 }
 
 #[tokio::test]
 async fn at_most_8_mib_are_fetched_twice_after_each_kill_by_patch() {
     let world = mostly_new(Shop::publish_with_patch).await;
-    killed_often(&world, Way::Patch, "patch").await;
+    killed_often(&world, "patch", Way::Patch, 0).await;
+}
+
+/// What is borrowed lies in two packs of 14 MiB each, and the head of the UKI comes by chunks.
+#[tokio::test]
+async fn at_most_8_mib_are_fetched_twice_after_each_kill_by_a_borrowed_patch() {
+    let changed = |release: &Release, version: &str, from: u64| {
+        release.changed(version, |root| {
+            let from = (from * MIB) as usize;
+            root[from..from + 14 * MIB as usize].copy_from_slice(&noise(version, 14 * MIB as usize));
+        })
+    };
+    let old = Release::of_blocks("1.0", BLOCKS);
+    let between = changed(&old, "1.0.5", 4);
+    let new = changed(&between, "1.1", 20);
+    let shop = Shop::new();
+    shop.publish(&old);
+    shop.publish_with_patch(&between);
+    shop.publish_with_patch(&new);
+    let world = opened(shop, old, new).await;
+    killed_often(&world, "patch", Way::Patch, 1).await;
 }
 
 /// The agent is killed each time so many bytes have come, before, at and behind the places where the journal is written; then a new one
 /// goes on. What lies in the buffers of a connection when that ends counts as fetched. After the second time there is no difference any
 /// more: the place in a download is the same with the whole index.
-async fn killed_often(world: &World, way: Way, ending: &str) {
-    // Of the new release: the old one's pack is larger.
-    let whole = world.shop.objects(ending).iter().map(|path| path.metadata().unwrap().len()).min().unwrap();
+async fn killed_often(world: &World, ending: &str, way: Way, fallbacks: u64) {
+    let sizes = world.shop.objects(ending).iter().map(|path| path.metadata().unwrap().len()).collect::<Vec<_>>();
+    // Of packs that of the new release: the old one's is larger.
+    let whole = if ending == "pack" { *sizes.iter().min().unwrap() } else { sizes.iter().sum() };
     assert!(whole > 27 * MIB, "{whole}");
     let sent = || world.server.shared.lock().unwrap().sent;
     let mut wasted = Vec::new();
@@ -64,7 +85,7 @@ async fn killed_often(world: &World, way: Way, ending: &str) {
             result = agent.update(&wish) => {
                 assert_eq!(result.unwrap().unwrap().as_str(), "1.1");
                 let taken = agent.status.way.clone().unwrap();
-                assert_eq!((taken.way, taken.fallbacks), (way, u64::from(way == Way::Chunks)), "{taken:?}");
+                assert_eq!((taken.way, taken.fallbacks), (way, fallbacks), "{taken:?}");
                 break;
             }
             () = async {

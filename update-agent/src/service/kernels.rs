@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use release_format::{Kernel, KernelPatch};
 
-use super::machine::{World, asked, world_of_kernels};
+use super::machine::{World, asked, world_of_kernels, world_of_kernels_behind};
 use super::server::{Behaviour, Shared};
 use crate::agent::Agent;
 use crate::download::{Taken, Way};
@@ -90,6 +90,15 @@ async fn a_kernel_is_rebuilt_where_there_is_the_memory_and_costs_what_changed_in
     let (taken, sent) = updated(&world, &here).await;
     assert_eq!((taken.way, taken.kernel, taken.fallbacks, here.asked.get()), (Way::Patch, false, 0, 0), "{taken:?}");
     assert!(sent > 300_000, "{sent}");
+}
+
+#[tokio::test]
+async fn a_host_two_releases_behind_borrows_the_kernel_patch_too() {
+    let world = world_of_kernels_behind().await;
+    let here = Here::default();
+    let (taken, sent) = updated(&world, &here).await;
+    assert_eq!((taken.way, taken.kernel, taken.fallbacks, here.asked.get()), (Way::Patch, true, 0, 1), "{taken:?}");
+    assert!(sent < 20_000, "{sent} {taken:?}");
 }
 
 #[tokio::test]

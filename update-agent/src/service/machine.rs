@@ -216,7 +216,7 @@ pub async fn similar_world() -> World {
     similar(false).await
 }
 
-/// The same, with a patch pack.
+/// The same, with a patch.
 pub async fn patched_world() -> World {
     similar(true).await
 }
@@ -242,6 +242,15 @@ pub async fn borrowing_world() -> World {
 
 /// 1.0 runs, and 1.1 has a patch, with kernels that are nearly the same, under their compression.
 pub async fn world_of_kernels() -> World {
+    kernels(false).await
+}
+
+/// The same with a version between that has the old kernel, and was the one that the patch was made from.
+pub async fn world_of_kernels_behind() -> World {
+    kernels(true).await
+}
+
+async fn kernels(behind: bool) -> World {
     let contents = |change: u8| {
         // Some bytes are more frequent than others, and what is moved falls into other blocks: no compressed byte stays what it was.
         let mut contents = vec![change; 333 * usize::from(change)];
@@ -252,9 +261,13 @@ pub async fn world_of_kernels() -> World {
     static KERNELS: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
     let [old, new] = KERNELS.get_or_init(|| [1, 2].map(|change| Kernel::sample(&contents(change), change).unwrap()));
     let old = Release::of_blocks("1.0", 1024).with_kernel(old);
+    let between = old.changed("1.0.5", |root| root[200] ^= 0xff);
     let new = old.changed("1.1", |root| root[300] ^= 0xff).with_kernel(new);
     let shop = Shop::new();
     shop.publish(&old);
+    if behind {
+        shop.publish(&between);
+    }
     shop.publish_with_patch(&new);
     opened(shop, old, new).await
 }

@@ -61,7 +61,7 @@ impl Shop {
         std::thread::scope(|scope| scope.spawn(|| self.publish_here(release, expiries, 0)).join().unwrap());
     }
 
-    /// With a patch pack from the version before.
+    /// With a patch from the version before.
     pub fn publish_with_patch(&self, release: &Release) {
         std::thread::scope(|scope| scope.spawn(|| self.publish_here(release, &Expiries::default(), 1)).join().unwrap());
     }
