@@ -1,4 +1,5 @@
-//! What of a host's state cannot go backwards: which release would find data that a newer program has changed.
+//! What of a host's state cannot go backwards, or not that far forwards: which release would find data that a newer program has changed, or
+//! such an old one that it cannot take them over.
 
 use std::cmp::Ordering;
 
@@ -27,6 +28,20 @@ pub fn older(state: &StateFloor, release: &StateFloor) -> Option<Older> {
         let is_older = compare(release, state) == Ordering::Less;
         is_older.then(|| Older { what: name.clone(), release: release.clone(), state: state.clone() })
     })
+}
+
+/// The version of a component that has to come before a release's, where that goes up one minor version at a time: etcd joins no cluster, and
+/// takes over no data, of a version before the last
+/// (<https://etcd.io/docs/v3.5/upgrades/upgrade_3_5/#upgrade-requirements>).
+#[must_use]
+pub fn skipped(state: &StateFloor, release: &StateFloor, component: &str) -> Option<String> {
+    let number = |text: &str| {
+        let mut parts = text.split('.').map(|text| part(text).0);
+        Some((parts.next()?, parts.next()?))
+    };
+    let (major, minor) = number(state.components.get(component)?)?;
+    let (new_major, new_minor) = number(release.components.get(component)?)?;
+    (major == new_major && new_minor > minor.saturating_add(1)).then(|| format!("{major}.{}", minor + 1))
 }
 
 /// Whether a release brings a component in another version than `state` has been used with, or where that does not say.
@@ -87,6 +102,17 @@ mod tests {
         assert_eq!(older(&state, &floor(1, &[("etcd", "3.9")])), found("layout", "1", "2"));
         assert_eq!(older(&state, &floor(2, &[("etcd", "3.9")])), found("etcd", "3.9", "3.10"));
         assert_eq!(older(&state, &floor(2, &[("docker", "20.10")])), found("docker", "20.10", "26.1"));
+    }
+
+    #[test]
+    fn what_goes_up_by_one_minor_version_at_a_time_says_which_comes_first() {
+        let skips = |state: &str, release: &str| skipped(&floor(1, &[("etcd", state)]), &floor(1, &[("etcd", release)]), "etcd");
+        assert_eq!(skips("3.5", "3.7"), Some("3.6".to_owned()));
+        assert_eq!(skips("3.9.1", "3.20"), Some("3.10".to_owned()));
+        for (state, release) in [("3.5", "3.5"), ("3.5", "3.6"), ("3.5.16", "3.6.0"), ("3.6", "3.4"), ("3.5", "4.0"), ("3", "3.7")] {
+            assert_eq!(skips(state, release), None, "{state} {release}");
+        }
+        assert_eq!(skipped(&floor(1, &[]), &floor(1, &[("etcd", "3.7")]), "etcd"), None);
     }
 
     #[test]

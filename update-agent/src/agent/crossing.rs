@@ -5,7 +5,7 @@ use release_format::StateFloor;
 
 use super::{Agent, AgentError};
 use crate::etcd;
-use crate::floor::{changes, older};
+use crate::floor::{changes, older, skipped};
 use crate::recovery::Standing;
 use crate::slots::{Content, Slots};
 use crate::verity::hex;
@@ -25,6 +25,16 @@ impl Agent {
             Some(older) => Err(AgentError::StateFloor { version: version.clone(), older }),
             None => Ok(()),
         }
+    }
+
+    /// Whether a newer version's etcd could take over the data here; any could where none runs.
+    pub(super) async fn may_go_on(&self, version: &Version, release: &StateFloor) -> Result<(), AgentError> {
+        let Some(first) = skipped(&self.host.floor, release, ETCD) else { return Ok(()) };
+        // Whether one runs that does not say so is not known: then it may.
+        if self.etcd.runs().await.is_ok_and(|runs| !runs) {
+            return Ok(());
+        }
+        Err(AgentError::StateSkip { version: version.clone(), first })
     }
 
     /// Saves etcd's data before another etcd gets them; nothing where none runs.

@@ -56,6 +56,17 @@ pub enum AgentError {
         /// In what.
         older: Older,
     },
+    /// Its etcd is more than one minor version newer than the one that runs here.
+    #[error(
+        "version {version} skips a minor version of etcd, which goes up by one at a time: a release with etcd {first} comes first \
+         (publish it, and this one with --stepping-stone); with etcd.service stopped and disabled this one is taken"
+    )]
+    StateSkip {
+        /// The version.
+        version: Version,
+        /// What has to come first.
+        first: String,
+    },
     /// etcd runs, and its data are not saved.
     #[error(
         "version {version} brings another etcd, and there is no snapshot of its data: {reason}; with etcd.service stopped none is needed"
@@ -104,6 +115,7 @@ impl AgentError {
             Self::NoServer => "no-server",
             Self::Downgrade { .. } => "downgrade",
             Self::StateFloor { .. } => "state-floor",
+            Self::StateSkip { .. } => "etcd-skip",
             Self::Snapshot { .. } => "etcd-snapshot",
             Self::NotTaken { .. } => "not-taken",
             Self::NoRollback(_) => "no-rollback",

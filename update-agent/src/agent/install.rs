@@ -75,6 +75,8 @@ impl Agent {
         let release = download::release(source, list, entry).await?;
         if older {
             self.may_go_back(&version, &release.state)?;
+        } else {
+            self.may_go_on(&version, &release.state).await?;
         }
         let image = image_of(&release)?;
         let before = self.state.journal()?;

@@ -142,6 +142,22 @@ async fn without_a_snapshot_of_a_running_etcd_the_update_waits() {
 }
 
 #[tokio::test]
+async fn a_release_that_skips_a_minor_version_of_etcd_is_not_taken_where_one_runs() {
+    for (runs, expected) in [(true, Err("etcd-skip")), (false, Ok(()))] {
+        let world = world_of(Release::with_floor("1.0", 1, &[("etcd", "3.5")]), Release::with_floor("1.1", 1, &[("etcd", "3.7")])).await;
+        let writes = world.machine.disk.log.borrow().len();
+        let mut agent = world.machine.agent(&world.server.url);
+        agent.etcd = Box::new(Fake { runs, ..Fake::default() });
+        let updated = agent.update(&asked()).await;
+        if let Err(error) = &updated {
+            assert!(error.to_string().contains("a release with etcd 3.6 comes first"), "{error}");
+            assert_eq!((world.machine.boots().as_str(), world.machine.disk.log.borrow().len()), ("1.0", writes));
+        }
+        assert_eq!(updated.map(drop).map_err(|error| error.kind()), expected);
+    }
+}
+
+#[tokio::test]
 async fn a_downgrade_that_changes_etcd_saves_it_too() {
     // An older image with a newer etcd: unusual, and its data are changed all the same.
     let shop = Shop::new();
