@@ -30,7 +30,7 @@ impl Agent {
     /// Whether a newer version's etcd could take over the data here; any could where none runs.
     pub(super) async fn may_go_on(&self, version: &Version, release: &StateFloor) -> Result<(), AgentError> {
         let Some(first) = skipped(&self.host.floor, release, ETCD) else { return Ok(()) };
-        // Whether one runs that does not say so is not known: then it may.
+        // Where nobody can tell whether one runs, one may.
         if self.etcd.runs().await.is_ok_and(|runs| !runs) {
             return Ok(());
         }
