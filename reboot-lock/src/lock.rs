@@ -425,6 +425,26 @@ impl RebootLock {
         }
     }
 
+    /// Ends when the lock that this host holds now was given back, or is held anew. Never where it holds none.
+    pub async fn until_released(&self, id: &str) {
+        let key = self.keys.holder(id);
+        let mut outages = Backoff::outages();
+        loop {
+            let look = async {
+                let status = self.status().await?;
+                if !status.semaphore.holders.iter().any(|holder| holder.id == id) {
+                    std::future::pending::<()>().await;
+                }
+                let mut watch = self.store.watch(&store::Keys::One(key.clone()), status.revision.saturating_add(1)).await?;
+                Ok::<(), LockError>(watch.next().await.map(drop)?)
+            };
+            match look.await {
+                Ok(()) => return,
+                Err(_) => tokio::time::sleep(outages.wait()).await,
+            }
+        }
+    }
+
     /// Tells when quarantines change after `revision`.
     ///
     /// # Errors

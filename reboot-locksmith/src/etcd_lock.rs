@@ -198,6 +198,10 @@ impl Lock for EtcdLock {
         self.lock.quarantine(&record, &self.actor(reason)).await.map_err(|error| refusal(&error))
     }
 
+    async fn released(&self) {
+        self.lock.until_released(&self.identity.machine_id).await;
+    }
+
     async fn changed(&self) {
         let seen = self.seen.lock().map_or(0, |seen| *seen);
         match self.lock.watch_quarantines(seen).await {
@@ -253,6 +257,23 @@ mod tests {
         other.give_back("enough").await.unwrap();
         // The host itself reuses it for the newer one.
         assert!(old.acquire(&next, &|_| {}).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_lock_that_is_kept_and_given_back_by_somebody_is_no_longer_said_to_be_kept() {
+        let store = Arc::new(Memory::default());
+        let before = host(&store, "a", "one", "1.0");
+        let fence = before.acquire(&claim(), &|_| {}).await.unwrap();
+        let claimed = Claimed { claim: claim(), boot_id: "one".into(), strategy: "etcd-lock".into(), fence };
+        let EtcdLock { lock, identity, .. } = host(&store, "a", "two", "1.0");
+        let back = Arc::new(EtcdLock::new(lock, identity, Some(&claimed)));
+        let permission = crate::permission::Permission::start(Some(back), None, HostState { healthy: true, failed: None }, None);
+        let mut news = permission.subscribe();
+        news.wait_for(|news| news.kept.is_some()).await.unwrap();
+        before.lock.unlock("a", None, &before.actor("looked at")).await.unwrap();
+        let gone = tokio::time::timeout(Duration::from_secs(20), news.wait_for(|news| news.kept.is_none())).await;
+        let news = gone.expect("it hears of it").unwrap().clone();
+        assert!(news.lost.as_deref().is_some_and(|why| why.contains("somebody gave it back")), "{news:?}");
     }
 
     #[tokio::test]

@@ -132,6 +132,10 @@ pub trait Lock: Send + Sync {
     async fn quarantine(&self, version: &str, reason: &str) -> Result<(), Refusal>;
     /// Comes back when a refusal may have ended.
     async fn changed(&self);
+    /// Comes back when somebody else has given back the lock that is kept; never where that cannot be known.
+    async fn released(&self) {
+        std::future::pending().await
+    }
 }
 
 /// The quorum of the etcd cluster that this host is a member of.
@@ -314,8 +318,9 @@ async fn settle(lock: &Option<Arc<dyn Lock>>, mut host: watch::Receiver<HostStat
             // Once more, to see that it is gone.
             Ok(true) => {}
             Ok(false) => {
-                if host.changed().await.is_err() {
-                    return;
+                tokio::select! {
+                    changed = host.changed() => if changed.is_err() { return },
+                    () = lock.released() => {}
                 }
             }
             Err(Refusal::Down(why) | Refusal::No(why) | Refusal::Quarantined(why)) => {
