@@ -32,7 +32,7 @@ pub fn write(
     let mut differences = Vec::new();
     for (from, (map_patch, bytes)) in earlier.iter().zip(made) {
         let mut info = None;
-        if (bytes.len() as u64) < packed.map_object.size + packed.index_object.size {
+        if (bytes.len() as u64) < packed.map_and_index() {
             let difference = repository.write_object(&bytes, ObjectKind::Difference)?;
             info = Some(DifferenceInfo { format: DifferenceInfo::FORMAT, from: from.root_hash, difference });
         }

@@ -24,6 +24,7 @@ mod prune;
 pub mod publish;
 pub mod repository;
 pub mod signer;
+mod ways;
 
 pub use error::PublishError;
 pub use metadata::{Expiries, Role, check_trusted_root};

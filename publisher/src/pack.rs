@@ -104,7 +104,7 @@ impl<'a> EarlierPacks<'a> {
 /// What was packed, written into the repository.
 pub struct Packed {
     /// The map.
-    pub map: ContentMap,
+    pub map: Arc<ContentMap>,
     /// Digest of the map's body.
     pub map_body: Digest,
     /// The index.
@@ -201,7 +201,15 @@ pub fn pack(parts: &OpenParts, known: &Known, repository: &Repository, level: i3
     let map_object = repository.write_object(&map.encode(SMALL_LEVEL).map_err(failed())?, ObjectKind::Map)?;
     let index_object = repository.write_object(&index.encode(SMALL_LEVEL).map_err(failed())?, ObjectKind::Index)?;
     let map_body = Digest::of(&map.body());
-    Ok(Packed { map, map_body, index, map_object, index_object, packs, new_pack, rebased })
+    Ok(Packed { map: Arc::new(map), map_body, index, map_object, index_object, packs, new_pack, rebased })
+}
+
+impl Packed {
+    /// Bytes of content map and index together.
+    #[must_use]
+    pub fn map_and_index(&self) -> u64 {
+        self.map_object.size + self.index_object.size
+    }
 }
 
 /// Whether a release would keep too many packs alive, or too much in them that nobody needs.

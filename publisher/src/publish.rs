@@ -12,15 +12,14 @@ use release_format::{Channel, ChannelRelease, ContentMap, Digest, Name, ObjectKi
 use serde::Serialize;
 
 use crate::cost::{self, Costs};
-use crate::differences;
 use crate::error::PublishError;
 use crate::keys::Keys;
 use crate::metadata::{Expiries, Role};
 use crate::pack::{self, Known};
 use crate::parts::OpenParts;
-use crate::patch::{self, borrow};
 use crate::prune;
 use crate::repository::{Repository, Resign, empty_channel, target_of};
+use crate::ways::{self, Ways};
 
 /// zstd level of chunks: they are compressed once and downloaded often.
 pub const DEFAULT_LEVEL: i32 = 19;
@@ -182,53 +181,9 @@ fn publish_one(
     }
     let packed = pack::pack(parts, &known, context.repository, level)?;
     drop(known);
-    let small = packed.map_object.size + packed.index_object.size;
-    let mut costs = cost::costs(&packed.map, &packed.index, &earlier, small);
-    let differences = differences::write(&packed, &predecessors, context.repository)?;
-    for (from, (_, info)) in predecessors.iter().zip(&differences) {
-        if let Some(told) = costs.told(&from.version) {
-            told.difference = info.as_ref().map(|info| info.difference.size);
-        }
-    }
-    let (mut patches, mut patch_packs, mut lenders) = (Vec::new(), Vec::new(), Vec::new());
-    for from in predecessors.iter().take(offer.patches) {
-        let Some(told) = costs.told(&from.version) else { continue };
-        let made = patch::make(parts, &packed.map, from, context.repository, &patch_packs, level)?;
-        // A host that takes a patch needs neither map nor index, nor the difference.
-        if made.size() >= told.by_chunks(small) {
-            told.refused_patch = Some(made.size());
-            continue;
-        }
-        context.repository.write_object(&made.file, ObjectKind::Table)?;
-        if !made.pack.is_empty() {
-            patch_packs.push(context.repository.write_object(&made.pack, ObjectKind::Patch)?);
-        }
-        if let Some(kernel) = &made.kernel {
-            context.repository.write_object(kernel, ObjectKind::Kernel)?;
-            told.patch_with_kernel = Some(made.size() - made.kernel_spares + kernel.len() as u64);
-        }
-        told.patch = Some(made.size());
-        patches.push(made.info.clone());
-        lenders.push(made.lend(&packed.map, &patch_packs));
-    }
-    let (earlier, lost) = borrow::lenders(&predecessors, context.repository);
-    lenders.extend(earlier);
-    costs.lost_patches = lost;
-    let mut starts = Vec::new();
-    let mut differing = Vec::new();
-    for (from, (map_patch, info)) in predecessors.iter().zip(differences) {
-        if patches.iter().all(|patch| patch.from != from.root_hash) {
-            starts.push((from, map_patch, info.as_ref().map_or(small, |info| info.difference.size)));
-        }
-        differing.extend(info);
-    }
-    for borrowed in borrow::write(&packed, starts, &lenders, &mut patch_packs, context.repository)? {
-        let from = predecessors.iter().find(|from| from.root_hash == borrowed.info.from);
-        if let Some(told) = from.and_then(|from| costs.told(&from.version)) {
-            (told.patch, told.patch_with_kernel, told.borrowed) = (Some(borrowed.bytes), borrowed.with_kernel, true);
-        }
-        patches.push(borrowed.info);
-    }
+    let mut costs = cost::costs(&packed.map, &packed.index, &earlier, packed.map_and_index());
+    let Ways { patches, patch_packs, differences } =
+        ways::write(parts, &packed, &predecessors, offer.patches, &mut costs, context.repository, level)?;
     let release = Release {
         format: Release::FORMAT,
         image: parts.parts.image.clone(),
@@ -247,7 +202,7 @@ fn publish_one(
         full_size: costs.full.bytes,
         patches,
         patch_packs,
-        differences: differing,
+        differences,
         state: parts.parts.state.clone(),
     };
     let bytes = release.encode().map_err(PublishError::format(&format!("version {version}")))?;

@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use release_format::{Channel, Digest, Name, ObjectKind, ObjectRef, Release, channel_target};
+use release_format::{Channel, Digest, FormatError, Name, ObjectKind, ObjectRef, Release, channel_target};
 use serde::de::DeserializeOwned;
 use tough::schema::{self, Metafile, Signed, Snapshot, Target, Targets};
 use tough::{ExpirationEnforcement, FilesystemTransport, IntoVec, RepositoryLoader, TargetName};
@@ -193,13 +193,22 @@ impl Repository {
     /// When it cannot be written.
     pub fn write_object(&self, bytes: &[u8], kind: ObjectKind) -> Result<ObjectRef, PublishError> {
         let object = ObjectRef::of(bytes);
-        let path = self.object(&object, kind);
         files::make_directory(&self.directory.join(OBJECTS))?;
-        let is_there = fs::metadata(&path).is_ok_and(|found| found.len() == object.size);
-        if !is_there {
-            files::replace(&path, bytes, 0o644)?;
+        if self.expect_object(&object, kind).is_err() {
+            files::replace(&self.object(&object, kind), bytes, 0o644)?;
         }
         Ok(object)
+    }
+
+    /// Whether an object is there, as far as its length tells.
+    ///
+    /// # Errors
+    /// When it is not, or is shorter or longer.
+    pub fn expect_object(&self, object: &ObjectRef, kind: ObjectKind) -> Result<(), PublishError> {
+        let path = self.object(object, kind);
+        let found = fs::metadata(&path).map_err(PublishError::file("read", &path))?.len();
+        let error = FormatError::ObjectLength { object: object.sha256, expected: object.size, found };
+        if found == object.size { Ok(()) } else { Err(PublishError::format(&object.path(kind))(error)) }
     }
 
     /// Makes these channels what is published. The order is what makes it safe to stop at any moment: files with new names

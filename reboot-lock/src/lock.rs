@@ -431,11 +431,11 @@ impl RebootLock {
         let mut outages = Backoff::outages();
         loop {
             let look = async {
-                let status = self.status().await?;
-                if !status.semaphore.holders.iter().any(|holder| holder.id == id) {
+                let read = self.read().await?;
+                if !read.semaphore.holders.iter().any(|holder| holder.id == id) {
                     std::future::pending::<()>().await;
                 }
-                let mut watch = self.store.watch(&store::Keys::One(key.clone()), status.revision.saturating_add(1)).await?;
+                let mut watch = self.store.watch(&store::Keys::One(key.clone()), read.revision.saturating_add(1)).await?;
                 Ok::<(), LockError>(watch.next().await.map(drop)?)
             };
             match look.await {

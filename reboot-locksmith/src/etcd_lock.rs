@@ -226,6 +226,19 @@ mod tests {
         EtcdLock::new(lock, identity, None)
     }
 
+    /// A host that got the lock and went down, and what its journal knows of that.
+    async fn went_down(store: &Arc<Memory>) -> (EtcdLock, Claimed) {
+        let before = host(store, "a", "one", "1.0");
+        let fence = before.acquire(&claim(), &|_| {}).await.unwrap();
+        (before, Claimed { claim: claim(), boot_id: "one".into(), strategy: "etcd-lock".into(), fence })
+    }
+
+    /// The same host, up again.
+    fn back(store: &Arc<Memory>, claimed: &Claimed, boot: &str, version: &str) -> EtcdLock {
+        let EtcdLock { lock, identity, .. } = host(store, "a", boot, version);
+        EtcdLock::new(lock, identity, Some(claimed))
+    }
+
     fn claim() -> Claim {
         Claim { version: Some("1.1".into()), reason: "an update".into() }
     }
@@ -262,11 +275,8 @@ mod tests {
     #[tokio::test]
     async fn a_lock_that_is_kept_and_given_back_by_somebody_is_no_longer_said_to_be_kept() {
         let store = Arc::new(Memory::default());
-        let before = host(&store, "a", "one", "1.0");
-        let fence = before.acquire(&claim(), &|_| {}).await.unwrap();
-        let claimed = Claimed { claim: claim(), boot_id: "one".into(), strategy: "etcd-lock".into(), fence };
-        let EtcdLock { lock, identity, .. } = host(&store, "a", "two", "1.0");
-        let back = Arc::new(EtcdLock::new(lock, identity, Some(&claimed)));
+        let (before, claimed) = went_down(&store).await;
+        let back = Arc::new(back(&store, &claimed, "two", "1.0"));
         let permission = crate::permission::Permission::start(Some(back), None, HostState { healthy: true, failed: None }, None);
         let mut news = permission.subscribe();
         news.wait_for(|news| news.kept.is_some()).await.unwrap();
@@ -295,14 +305,9 @@ mod tests {
     #[tokio::test]
     async fn a_host_that_comes_back_notices_that_its_lock_is_gone() {
         let store = Arc::new(Memory::default());
-        let before = host(&store, "a", "one", "1.0");
-        let fence = before.acquire(&claim(), &|_| {}).await.unwrap();
-        let claimed = Claimed { claim: claim(), boot_id: "one".into(), strategy: "etcd-lock".into(), fence };
+        let (before, claimed) = went_down(&store).await;
         let (healthy, starting) = (HostState { healthy: true, failed: None }, HostState::default());
-        let back = |boot: &str, version: &str| {
-            let EtcdLock { lock, identity, .. } = host(&store, "a", boot, version);
-            EtcdLock::new(lock, identity, Some(&claimed))
-        };
+        let back = |boot: &str, version: &str| back(&store, &claimed, boot, version);
         assert!(matches!(back("two", "1.1").settle(&starting).await, Ok(Earlier::Keep { .. })));
         before.lock.unlock("a", None, &before.actor("by hand")).await.unwrap();
         assert_eq!(back("one", "1.0").settle(&starting).await, Ok(Earlier::Nothing), "no reboot has come of it");
@@ -313,8 +318,7 @@ mod tests {
         let Ok(Earlier::Lost { failed: Some((version, _)), .. }) = back("two", "1.0").settle(&healthy).await else { panic!() };
         assert_eq!(version, "1.1");
         let not_got = Claimed { fence: None, ..claimed.clone() };
-        let EtcdLock { lock, identity, .. } = host(&store, "a", "two", "1.0");
-        assert_eq!(EtcdLock::new(lock, identity, Some(&not_got)).settle(&healthy).await, Ok(Earlier::Nothing));
+        assert_eq!(super::tests::back(&store, &not_got, "two", "1.0").settle(&healthy).await, Ok(Earlier::Nothing));
     }
 
     #[tokio::test]

@@ -41,6 +41,14 @@ pub struct ChunkRun {
 }
 
 impl ChunkRun {
+    /// Puts it behind other runs, as a part of the last one where it follows that directly.
+    pub fn join(self, runs: &mut Vec<Self>) {
+        match runs.last_mut().filter(|last| last.first + last.count == self.first) {
+            Some(last) => last.count += self.count,
+            None => runs.push(self),
+        }
+    }
+
     /// The numbers of its chunks.
     #[must_use]
     pub fn numbers(&self) -> Range<u32> {

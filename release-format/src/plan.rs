@@ -65,8 +65,7 @@ const LARGEST_GAP: u64 = 64 << 20;
 impl FetchPlan {
     /// The plan for the chunks that `wanted` says yes to. For those of them that have no entry there is no plan: look before.
     pub fn new(map: &ContentMap, index: &PackIndex, options: &PlanOptions, mut wanted: impl FnMut(u32, &Chunk) -> bool) -> Self {
-        let mut plan = Self { max_gap: options.max_gap, ..Self::default() };
-        let mut planned = Vec::new();
+        let (mut planned, mut zeros) = (Vec::new(), Vec::new());
         for (number, entry) in index.entries() {
             if !map.chunk(number).is_some_and(|chunk| wanted(number, &chunk)) {
                 continue;
@@ -74,9 +73,16 @@ impl FetchPlan {
             if entry.operation.has_payload() {
                 planned.push((entry.pack, PlannedChunk { chunk: number, offset: entry.offset, len: entry.len }));
             } else {
-                plan.zeros.push(number);
+                zeros.push(number);
             }
         }
+        Self { zeros, ..Self::of(planned, options) }
+    }
+
+    /// The plan for payloads, each with the number of its pack.
+    #[must_use]
+    pub fn of(mut planned: Vec<(u16, PlannedChunk)>, options: &PlanOptions) -> Self {
+        let mut plan = Self { max_gap: options.max_gap, ..Self::default() };
         planned.sort_unstable_by_key(|(pack, chunk)| (*pack, chunk.offset, chunk.chunk));
         for (pack, chunk) in planned {
             let end = chunk.offset + u64::from(chunk.len);

@@ -3,12 +3,13 @@
 //! slot. Such a patch costs the publisher a table and no time, and the host fetches chunks only of what nobody made from what it has.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use release_format::limits::MAX_PACKS;
 use release_format::{
-    ChunkRun, ContentMap, Digest, FetchPlan, FormatError, LocalChunks, MAX_REQUESTS, MapPatch, ObjectKind, ObjectRef, PackIndex, PatchInfo,
-    PatchOperation, PatchTable, PlanOptions, Release, SourceRun,
+    ChunkRun, ContentMap, Digest, FetchPlan, LocalChunks, MAX_REQUESTS, MapPatch, ObjectKind, ObjectRef, PackIndex, PatchInfo,
+    PatchOperation, PatchTable, PlanOptions, PlannedChunk, Release, SourceRun,
 };
 
 use crate::error::PublishError;
@@ -23,9 +24,9 @@ const OVERHEAD: u64 = 48;
 /// A patch that lends its operations.
 pub struct Lender {
     /// The map of the release that it starts from.
-    pub from: ContentMap,
+    pub from: Arc<ContentMap>,
     /// The map of the release that it makes.
-    pub to: ContentMap,
+    pub to: Arc<ContentMap>,
     /// The operations.
     pub table: PatchTable,
     /// The packs that the table counts.
@@ -38,11 +39,11 @@ pub struct Lender {
 /// damaged or gone.
 #[must_use]
 pub fn lenders(earlier: &[Release], repository: &Repository) -> (Vec<Lender>, Vec<String>) {
-    let (mut found, mut lost) = (Vec::new(), Vec::new());
+    let (mut found, mut lost, mut maps) = (Vec::new(), Vec::new(), Maps { repository, known: HashMap::new() });
     for release in earlier.iter().take(LENDERS) {
         for info in release.patches.iter().filter(|info| info.format == PatchInfo::FORMAT && !info.borrowed) {
             let Some(from) = earlier.iter().find(|from| from.root_hash == info.from) else { continue };
-            match lender(release, from, info, repository) {
+            match lender(release, from, info, &mut maps) {
                 Ok(lender) => found.push(lender),
                 Err(error) => lost.push(format!("from {} to {}: {error}", from.version, release.version)),
             }
@@ -51,22 +52,35 @@ pub fn lenders(earlier: &[Release], repository: &Repository) -> (Vec<Lender>, Ve
     (found, lost)
 }
 
-fn lender(release: &Release, from: &Release, info: &PatchInfo, repository: &Repository) -> Result<Lender, PublishError> {
-    let bytes = repository.read_object(&info.table, ObjectKind::Table)?;
+/// Content maps, each of which several patches start from or lead to.
+struct Maps<'a> {
+    repository: &'a Repository,
+    known: HashMap<Digest, Arc<ContentMap>>,
+}
+
+impl Maps<'_> {
+    fn of(&mut self, release: &Release) -> Result<Arc<ContentMap>, PublishError> {
+        if let Some(map) = self.known.get(&release.root_hash) {
+            return Ok(Arc::clone(map));
+        }
+        let map = Arc::new(read_content_map(self.repository, release)?);
+        self.known.insert(release.root_hash, Arc::clone(&map));
+        Ok(map)
+    }
+}
+
+fn lender(release: &Release, from: &Release, info: &PatchInfo, maps: &mut Maps<'_>) -> Result<Lender, PublishError> {
+    let bytes = maps.repository.read_object(&info.table, ObjectKind::Table)?;
     let packs = release.patch_packs.clone();
     let table = PatchTable::decode(&bytes, &packs).map_err(PublishError::format(&info.table.path(ObjectKind::Table)))?;
     let used: HashSet<u16> = table.operations.iter().filter(|operation| operation.len > 0).map(|operation| operation.pack).collect();
-    let objects = used.iter().filter_map(|pack| packs.get(usize::from(*pack))).map(|pack| (pack, ObjectKind::Patch));
-    for (object, kind) in objects.chain(info.kernel.iter().map(|kernel| (kernel, ObjectKind::Kernel))) {
-        let path = repository.object(object, kind);
-        let found = std::fs::metadata(&path).map_err(PublishError::file("read", &path))?.len();
-        if found != object.size {
-            let error = FormatError::ObjectLength { object: object.sha256, expected: object.size, found };
-            return Err(PublishError::format(&object.path(kind))(error));
-        }
+    for pack in used.iter().filter_map(|pack| packs.get(usize::from(*pack))) {
+        maps.repository.expect_object(pack, ObjectKind::Patch)?;
     }
-    let (from, to) = (read_content_map(repository, from)?, read_content_map(repository, release)?);
-    Ok(Lender { from, to, table, packs, kernel: info.kernel })
+    if let Some(kernel) = &info.kernel {
+        maps.repository.expect_object(kernel, ObjectKind::Kernel)?;
+    }
+    Ok(Lender { from: maps.of(from)?, to: maps.of(release)?, table, packs, kernel: info.kernel })
 }
 
 /// Some bytes of a chunk.
@@ -135,13 +149,8 @@ impl Loan<'_> {
     }
 
     fn at(&self, sources: Vec<SourceRun>, pack: u16) -> PatchOperation {
-        let mut chunks: Vec<ChunkRun> = Vec::new();
-        for &number in &self.numbers {
-            match chunks.last_mut().filter(|last| last.first + last.count == number) {
-                Some(last) => last.count += 1,
-                None => chunks.push(ChunkRun { first: number, count: 1 }),
-            }
-        }
+        let mut chunks = Vec::new();
+        self.numbers.iter().for_each(|&first| ChunkRun { first, count: 1 }.join(&mut chunks));
         PatchOperation { chunks, sources, pack, ..self.operation.clone() }
     }
 }
@@ -186,7 +195,9 @@ pub fn write(
         // What exceeds the format's limits is no patch: the host does without.
         let file = table.encode(SMALL_LEVEL).ok();
         let is_right = |file: &Vec<u8>| PatchTable::decode(file, &lent).and_then(|table| table.check(&old, &packed.map)).is_ok();
-        let Some(file) = file.filter(is_right).filter(|_| requests(&table) <= MAX_REQUESTS / 2) else { return Ok(None) };
+        let Some(file) = file.filter(is_right).filter(|_| payloads(&table, |_| true).requests() <= MAX_REQUESTS / 2) else {
+            return Ok(None);
+        };
         let head = file.len() as u64;
         let bytes = head + needs.cost(&table, told, false);
         let with_kernel = kernel.map(|kernel| head + kernel.size + needs.cost(&table, told, true));
@@ -271,8 +282,8 @@ impl<'a> Needs<'a> {
     /// Bytes of payloads, gaps, chunks that nobody makes, and of what says where those are.
     fn cost(&self, table: &PatchTable, told: u64, kernel: bool) -> u64 {
         let rebuilt = self.map.kernel().filter(|_| kernel).map_or(0..0, release_format::Extent::numbers);
-        let fetched = |operation: &&PatchOperation| !operation.numbers().all(|number| rebuilt.contains(&number));
-        let payloads: u64 = gaps(table.operations.iter().filter(fetched)).map(|(gap, len)| gap.unwrap_or(0) + len).sum();
+        let fetched = |operation: &PatchOperation| !operation.numbers().all(|number| rebuilt.contains(&number));
+        let payloads = payloads(table, fetched).bytes();
         let left = |number: u32| !rebuilt.contains(&number) && self.made.get(number as usize).is_some_and(|made| !made);
         let is_left = (0..self.map.chunk_count()).any(|number| left(number) && self.lacks(number));
         payloads + self.chunks(left) + if is_left { told } else { 0 }
@@ -289,16 +300,12 @@ impl<'a> Needs<'a> {
     }
 }
 
-/// For each payload how far it begins behind the one before, if that is read past rather than asked for anew, and its length.
-fn gaps<'a>(operations: impl Iterator<Item = &'a PatchOperation>) -> impl Iterator<Item = (Option<u64>, u64)> {
-    operations.filter(|operation| operation.len > 0).scan(None, |end, operation| {
-        let before = end.replace((operation.pack, operation.offset + u64::from(operation.len)));
-        let gap = before.filter(|(pack, _)| *pack == operation.pack).and_then(|(_, end)| operation.offset.checked_sub(end));
-        Some((gap.filter(|gap| *gap <= PlanOptions::default().max_gap), u64::from(operation.len)))
-    })
-}
-
-/// How many ranges a host asks for, where none is very long.
-fn requests(table: &PatchTable) -> usize {
-    gaps(table.operations.iter()).filter(|(gap, _)| gap.is_none()).count()
+/// How a host fetches the payloads of those operations that `fetched` says yes to.
+fn payloads(table: &PatchTable, fetched: impl Fn(&PatchOperation) -> bool) -> FetchPlan {
+    let planned = |operation: &PatchOperation| {
+        let chunk = operation.numbers().next().unwrap_or(0);
+        (operation.pack, PlannedChunk { chunk, offset: operation.offset, len: operation.len })
+    };
+    let with_payload = table.operations.iter().filter(|operation| operation.len > 0 && fetched(operation));
+    FetchPlan::of(with_payload.map(planned).collect(), &PlanOptions::default())
 }

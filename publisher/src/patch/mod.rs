@@ -10,6 +10,8 @@ mod matching;
 mod old;
 mod windows;
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 use release_format::{
     ChunkDecoder, ContentMap, Digest, Extent, LocalChunks, ObjectRef, PatchDecoder, PatchInfo, PatchOperation, PatchTable, PayloadDigest,
@@ -59,8 +61,8 @@ impl Made {
 
     /// What others may borrow of it, for the release with this map and these patch packs.
     #[must_use]
-    pub fn lend(self, map: &ContentMap, packs: &[ObjectRef]) -> Lender {
-        Lender { from: self.old_map, to: map.clone(), table: self.table, packs: packs.to_vec(), kernel: self.info.kernel }
+    pub fn lend(self, map: &Arc<ContentMap>, packs: &[ObjectRef]) -> Lender {
+        Lender { from: Arc::new(self.old_map), to: Arc::clone(map), table: self.table, packs: packs.to_vec(), kernel: self.info.kernel }
     }
 }
 

@@ -52,10 +52,7 @@ impl Window {
     }
 
     fn add(&mut self, first: u32, count: u32, len: u64, sources: Option<SourceRun>) {
-        match self.chunks.last_mut().filter(|last| last.first + last.count == first) {
-            Some(last) => last.count += count,
-            None => self.chunks.push(ChunkRun { first, count }),
-        }
+        ChunkRun { first, count }.join(&mut self.chunks);
         self.output += len;
         let Some(run) = sources else { return };
         let overlaps = |last: &&mut SourceRun| last.part == run.part && last.offset <= run.offset && run.offset <= last.offset + last.len;

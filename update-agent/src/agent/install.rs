@@ -198,7 +198,7 @@ impl Agent {
             None => None,
         };
         let from = running.as_ref().map(|_| running_hash);
-        let digest = patch.as_ref().map(|(patch, _)| patch.object.sha256);
+        let digest = patch.as_ref().map(|(patch, _)| patch.info.table.sha256);
         if (journal.position.from, journal.position.patch) != (from, digest) {
             journal.position = Position { from, patch: digest, full: journal.position.full, ..Position::default() };
         }
@@ -224,7 +224,7 @@ impl Agent {
         let slot = self.host.running.slot;
         let local = RunningSlot { target: &*self.target, slot, uki: File::open(self.state.uki_path(&self.host.running.version)).ok() };
         let with_uki = parts.contains(&Part::Uki);
-        let kernel = match (patch.as_ref().and_then(|patch| patch.kernel), &running) {
+        let kernel = match (patch.as_ref().and_then(|patch| patch.info.kernel), &running) {
             (Some(kernel), Some(running)) if with_uki && journal.position.kernel.is_none() => {
                 Some(self.rebuilt_kernel(source, &kernel, (running, &map), &local).await?)
             }

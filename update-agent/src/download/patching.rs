@@ -18,12 +18,10 @@ const PROGRESS: usize = 256 << 10;
 
 /// A patch that can be applied here.
 pub struct Patch {
+    /// What the release says of it.
+    pub info: PatchInfo,
     /// Its table.
     pub table: PatchTable,
-    /// The table's object, which names the patch.
-    pub object: ObjectRef,
-    /// The kernel patch that goes with it.
-    pub kernel: Option<ObjectRef>,
 }
 
 /// Fetches and checks the table of the patch from the running version, if the release has one, and makes the release's content map.
@@ -36,14 +34,13 @@ pub async fn patch_from(
     info: &PatchInfo,
     running: &ContentMap,
 ) -> Result<(Patch, ContentMap), DownloadError> {
-    let object = info.table;
-    let bytes = whole(source, &object).await?;
-    object.verify(&bytes)?;
+    let bytes = whole(source, &info.table).await?;
+    info.table.verify(&bytes)?;
     let table = PatchTable::decode(&bytes, &release.patch_packs)?;
     let map = table.map.apply(running, &release.map_body)?;
     release.expect_map(&map)?;
     table.check(running, &map)?;
-    Ok((Patch { table, object, kernel: info.kernel }, map))
+    Ok((Patch { info: info.clone(), table }, map))
 }
 
 /// A table's bytes; what has come of them need not come again when the line drops.
