@@ -35,8 +35,9 @@ fn inhibit(host: &Guest, options: &str, why: &str) {
 
 /// While nothing changes the daemon sleeps, and it is small.
 fn is_quiet(host: &Guest) {
-    // What starts with the machine, as the update agent's first check and the clock that chrony sets, is a change.
-    let script = "sleep 45; p=$(pgrep -x reboot-locksmit); count() { awk '/ctxt_switches/ {n += $2} END {print n}' /proc/$p/status; }; a=$(count); sleep 30; \
+    // What starts with the machine, as the clock that chrony sets, is a change; and a connection to etcd that was of use then is closed within a
+    // minute after.
+    let script = "sleep 90; p=$(pgrep -x reboot-locksmit); count() { awk '/ctxt_switches/ {n += $2} END {print n}' /proc/$p/status; }; a=$(count); sleep 30; \
                   echo $(($(count) - a)) $(awk '/^VmRSS/ {print $2}' /proc/$p/status)";
     let said = host.ok(script);
     eprintln!("reboot-locksmith: wake-ups in 30 s, KiB resident: {said}");
