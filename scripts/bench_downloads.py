@@ -141,7 +141,7 @@ def bench_downloads(_):
         against("two releases behind: by patches of other versions", behind["patch"], wanted)
         if behind["patch_with_kernel"]:
             against("the same, the kernel rebuilt", behind["patch_with_kernel"], wanted)
-        against(f"by chunks alone, where no patch fits, in {told['cost']['requests']} requests", chunks, "400 requests")
+        against(f"by chunks alone, where no patch fits, in {told['cost']['requests']} requests", chunks, f"{wanted}, 400 requests")
         return out
 
     head = ["", "bytes", "is", "limit"]
