@@ -258,7 +258,6 @@ fn try_build(directory: &Path, formats: &[Format]) -> Result<ImageResult, ImageE
         cmdline: &["console=ttyS0".to_owned()],
         sizes: PartitionSizes { esp: 64 * MIB, root: 32 * MIB, state: 8 * MIB },
         seed: Seed::from_content(b"formats"),
-        initramfs_level: 3,
         formats,
         directory: directory.to_owned(),
         base_name: "test-1.0-x86-64",

@@ -38,8 +38,6 @@ pub use packages::{Sources, lock};
 
 /// The architecture in file names and the manifest.
 const ARCHITECTURE: &str = "x86_64";
-/// zstd level of the initramfs: the firmware reads it in milliseconds either way, the builder does not.
-const INITRAMFS_LEVEL: i32 = 6;
 /// Where systemd-boot and the stub lie in their package.
 const BOOT_DIRECTORY: &str = "usr/lib/systemd/boot";
 
@@ -119,7 +117,6 @@ pub fn build(recipe: &Recipe, request: &BuildRequest, progress: &dyn Progress) -
             cmdline: &recipe.kernel.cmdline,
             sizes: PartitionSizes { esp: recipe.partitions.esp.0, root: recipe.partitions.root.0, state: recipe.partitions.state.0 },
             seed: Seed::from_content(name.as_bytes()),
-            initramfs_level: INITRAMFS_LEVEL,
             formats: &request.formats,
             directory: request.out.clone(),
             base_name: &name,

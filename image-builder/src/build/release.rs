@@ -17,7 +17,6 @@ use super::{ARCHITECTURE, BuildRequest};
 use crate::digest::hex;
 use crate::image::build::ImageResult;
 use crate::image::output::Format;
-use crate::image::uki;
 use crate::progress::{Event, Progress};
 use crate::recipe::Recipe;
 use crate::steps::files::{Entry, What};
@@ -108,7 +107,7 @@ fn write_into(
         root: FileRange { file, offset, size: image.root_size },
         extents: image.extents.iter().map(|extent| (extent.path.clone().unwrap_or_default(), extent.len)).collect(),
         owners: image.extents.iter().map(|extent| owner(tree, extent.path.as_deref())).collect(),
-        sections: uki::layout(&image.uki).context("the UKI cannot be read back")?,
+        sections: image.uki_layout.clone(),
         state: floor(packages),
     };
     let uki = directory.join(UKI_FILE);

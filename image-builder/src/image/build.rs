@@ -10,12 +10,13 @@ use disk_layout::{PartitionRole, SlotName, UkiName, VERITY_BLOCK_SIZE, VeritySup
 use super::erofs::{self, Extent};
 use super::esp::{self, EspContents};
 use super::gpt::{self, DiskLayout, PartitionSizes};
+use super::initramfs::{self, Initramfs};
 use super::output::{self, Format, Output};
 use super::plan::DiskPlan;
 use super::seed::Seed;
 use super::source::Source;
 use super::uki::{self, UkiParts};
-use super::{FIXED_TIME, ImageError, MIB, initramfs, verity};
+use super::{FIXED_TIME, ImageError, MIB, verity};
 use crate::digest::hex;
 use crate::progress::{Event, Phase, Progress};
 use crate::tree::{Body, Tree};
@@ -48,8 +49,6 @@ pub struct ImageInput<'a> {
     pub sizes: PartitionSizes,
     /// What all ids are derived from.
     pub seed: Seed,
-    /// zstd level of the initramfs.
-    pub initramfs_level: i32,
     /// What to write.
     pub formats: &'a [Format],
     /// Where to write it.
@@ -79,8 +78,8 @@ pub struct ImageResult {
     pub root_offset: u64,
     /// The kernel command line.
     pub cmdline: String,
-    /// Bytes of the initramfs, compressed.
-    pub initramfs_size: u64,
+    /// Of what parts the UKI is, in order: headers (without a name), sections, and within the initramfs its files (`.initrd/PATH`).
+    pub uki_layout: Vec<(String, u64)>,
     /// The unified kernel image.
     pub uki: Vec<u8>,
     /// Its file name.
@@ -125,21 +124,21 @@ pub fn assemble(input: &ImageInput<'_>, progress: &dyn Progress) -> Result<Image
 
     progress.event(Event::Begin { phase: Phase::Boot, total: None });
     let cmdline = command_line(&root_hash, input.cmdline);
-    let initrd = initramfs::build(input.initramfs, input.initramfs_level)?;
+    let initramfs = initramfs::build(input.initramfs)?;
     let read = |body: &Body, what: &str| body.read().map_err(ImageError::read(what));
     let uki = uki::build(&UkiParts {
         stub: &read(&input.stub, "the boot stub")?,
         os_release: input.os_release,
         cmdline: &cmdline,
         release: input.kernel_release,
-        initrd: &initrd,
+        initrd: &initramfs.bytes,
         kernel: &read(&input.kernel, "the kernel")?,
     })?;
     let uki_name = UkiName::settled(input.version.clone());
     let esp_range = layout.range(PartitionRole::Esp);
     let contents = EspContents { systemd_boot: &read(&input.systemd_boot, "systemd-boot")?, uki_name: &uki_name.to_string(), uki: &uki };
     let esp = esp::build(esp_range.end - esp_range.start, input.seed.u32("esp"), &contents)?;
-    let summary = format!("UKI {} KiB, initramfs {} KiB", uki.len().div_ceil(1024), initrd.len().div_ceil(1024));
+    let summary = format!("UKI {} KiB, initramfs {} KiB", uki.len().div_ceil(1024), initramfs.bytes.len().div_ceil(1024));
     progress.event(Event::End { phase: Phase::Boot, summary });
 
     let table = gpt::build(&layout, &input.version, partuuids_of_root_hash(&root_hash), &input.seed)?;
@@ -162,12 +161,29 @@ pub fn assemble(input: &ImageInput<'_>, progress: &dyn Progress) -> Result<Image
         root,
         root_offset: slot.start,
         cmdline,
-        initramfs_size: initrd.len() as u64,
+        uki_layout: uki_layout(&uki, &initramfs)?,
         uki,
         uki_name,
         disk_size: layout.size(),
         outputs,
     })
+}
+
+/// The layout of a UKI with that of its initramfs in it. What the section is padded with belongs to the last part.
+fn uki_layout(uki: &[u8], initramfs: &Initramfs) -> Result<Vec<(String, u64)>, ImageError> {
+    let mut layout = Vec::new();
+    for (section, len) in uki::layout(uki)? {
+        if section != uki::INITRD {
+            layout.push((section, len));
+            continue;
+        }
+        let named = |path: &str| if path.is_empty() { section.clone() } else { format!("{section}/{path}") };
+        layout.extend(initramfs.layout.iter().map(|(path, len)| (named(path), *len)));
+        if let Some((_, last)) = layout.last_mut() {
+            *last += len.saturating_sub(initramfs.bytes.len() as u64);
+        }
+    }
+    Ok(layout)
 }
 
 /// A later version is never smaller; a slot that is almost full today cannot be updated tomorrow.

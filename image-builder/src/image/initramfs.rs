@@ -1,5 +1,6 @@
 //! The initramfs: a cpio archive in the only form that the kernel unpacks ("newc",
-//! <https://docs.kernel.org/driver-api/early-userspace/buffer-format.html>), compressed with zstd, which Debian's kernels can read.
+//! <https://docs.kernel.org/driver-api/early-userspace/buffer-format.html>). It is not compressed: its files are in the root image too, so a
+//! host that fetches an update has them, or nearly; compressed, they would be other bytes as a whole whenever one of them changed.
 
 use std::io::{self, Write};
 
@@ -8,20 +9,26 @@ use cpio::newc;
 use super::{FIXED_TIME, ImageError};
 use crate::tree::{Kind, Tree};
 
+/// Files of fewer bytes are part of what lies around them.
+const SMALL: usize = 4096;
+
+/// An archive, and where in it files lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Initramfs {
+    /// The archive.
+    pub bytes: Vec<u8>,
+    /// All of it in order: path of the file that these bytes are, or none for what lies between, and how many they are.
+    pub layout: Vec<(String, u64)>,
+}
+
 /// Makes the archive of a tree.
 ///
 /// # Errors
 /// When a body cannot be read, or there is a hard link, which an initramfs has no use for.
-pub fn build(tree: &Tree, zstd_level: i32) -> Result<Vec<u8>, ImageError> {
-    let compress = |error| ImageError::Read { what: "the initramfs to compress it".to_owned(), error };
-    let mut encoder = zstd::Encoder::new(Vec::new(), zstd_level).map_err(compress)?;
-    // The kernel wants a checksum neither; the size lets it, and tools, know what to expect.
-    encoder.include_checksum(false).map_err(compress)?;
-    write_archive(tree, &mut encoder)?;
-    encoder.finish().map_err(compress)
-}
-
-fn write_archive(tree: &Tree, output: &mut impl Write) -> Result<(), ImageError> {
+pub fn build(tree: &Tree) -> Result<Initramfs, ImageError> {
+    let mut bytes = Vec::new();
+    let mut layout = Vec::new();
+    let mut laid_out = 0;
     let nodes = tree.iter().filter(|(path, _)| !path.is_empty());
     for (number, (path, node)) in (1_u32..).zip(nodes) {
         let named = |error| ImageError::Read { what: format!("'/{path}' of the initramfs"), error };
@@ -42,10 +49,18 @@ fn write_archive(tree: &Tree, output: &mut impl Write) -> Result<(), ImageError>
             .gid(node.gid)
             .nlink(links)
             .mtime(FIXED_TIME);
-        let mut entry = entry.write(&mut *output, len);
+        let mut entry = entry.write(&mut bytes, len);
         entry.write_all(&data).and_then(|()| entry.finish().map(drop)).map_err(named)?;
+        if data.len() >= SMALL {
+            let start = bytes.len() - data.len().next_multiple_of(4);
+            layout.push((String::new(), (start - laid_out) as u64));
+            layout.push((path.to_owned(), data.len() as u64));
+            laid_out = start + data.len();
+        }
     }
-    newc::trailer(output).map(drop).map_err(ImageError::read("the end of the initramfs"))
+    newc::trailer(&mut bytes).map(drop).map_err(ImageError::read("the end of the initramfs"))?;
+    layout.push((String::new(), (bytes.len() - laid_out) as u64));
+    Ok(Initramfs { bytes, layout })
 }
 
 #[cfg(test)]
@@ -64,7 +79,7 @@ mod tests {
         tree.put("modules/order", Node::file(*b"erofs.ko\n", 0o644, &origin)).unwrap();
         tree.put("init", Node::file(vec![7; 5001], 0o755, &origin)).unwrap();
         tree.put("sbin/init", Node::symlink("../init", &origin)).unwrap();
-        let archive = zstd::decode_all(build(&tree, 3).unwrap().as_slice()).unwrap();
+        let Initramfs { bytes: archive, layout } = build(&tree).unwrap();
         let mut found = BTreeMap::new();
         let mut names = Vec::new();
         let mut rest = archive.as_slice();
@@ -85,5 +100,10 @@ mod tests {
         assert_eq!(found["init"], (0o100_755, vec![7; 5001]));
         assert_eq!(found["modules"], (0o040_755, vec![]));
         assert_eq!(found["sbin/init"], (0o120_777, b"../init".to_vec()));
+
+        assert_eq!(layout.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(), ["", "init", ""]);
+        assert_eq!(layout.iter().map(|(_, len)| *len).sum::<u64>(), archive.len() as u64);
+        let start = usize::try_from(layout[0].1).unwrap();
+        assert_eq!(&archive[start..][..usize::try_from(layout[1].1).unwrap()], [7; 5001]);
     }
 }

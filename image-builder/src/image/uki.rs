@@ -43,6 +43,9 @@ pub struct UkiParts<'a> {
     pub kernel: &'a [u8],
 }
 
+/// The section with the initramfs.
+pub const INITRD: &str = ".initrd";
+
 /// Joins the parts.
 ///
 /// # Errors
@@ -54,7 +57,7 @@ pub fn build(parts: &UkiParts<'_>) -> Result<Vec<u8>, PeError> {
     append(&mut image, ".osrel", parts.os_release.as_bytes(), 0, DATA)?;
     append(&mut image, ".cmdline", parts.cmdline.as_bytes(), 0, DATA)?;
     append(&mut image, ".uname", parts.release.as_bytes(), 0, DATA)?;
-    append(&mut image, ".initrd", parts.initrd, 0, DATA)?;
+    append(&mut image, INITRD, parts.initrd, 0, DATA)?;
     append(&mut image, ".linux", parts.kernel, kernel_size, CODE)?;
     Ok(image)
 }
