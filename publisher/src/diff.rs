@@ -60,9 +60,10 @@ pub struct FileDifference {
 /// When one cannot be read, or zstd fails.
 pub fn diff(from: &OpenParts, to: &OpenParts) -> Result<Difference, PublishError> {
     let (old, new) = (map_of(from)?, map_of(to)?);
-    let local = LocalChunks::of(&old);
+    let missing = LocalChunks::of(&old).lacking(&new);
+    let is_missing = |number| missing.binary_search(&number).is_ok();
     let owners = owners(to);
-    let windows = cut(&old, &new, &local, &Caps { together: false, ..Caps::default() });
+    let windows = cut(&old, &new, is_missing, &Caps { together: false, ..Caps::default() });
     let files = windows.par_iter().map(|window| {
         let (mut output, mut chunks, mut first) = (Vec::new(), 0, None);
         for number in window.numbers() {

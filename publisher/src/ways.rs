@@ -72,11 +72,16 @@ pub fn write(
         }
         differences.extend(info);
     }
-    for borrowed in borrow::write(packed, starts, &lenders, &mut patch_packs, repository)? {
+    // Who wants no patches does without these too.
+    let filled = if count == 0 { Vec::new() } else { patch::fill(parts, packed, &starts, &lenders, &mut patch_packs, repository, level)? };
+    let (filled, lending): (Vec<_>, Vec<_>) = filled.into_iter().unzip();
+    lenders.extend(lending);
+    for mut borrowed in borrow::write(packed, starts, &lenders, &mut patch_packs, repository)? {
         let from = earlier.iter().find(|from| from.root_hash == borrowed.info.from);
         if let Some(told) = from.and_then(|from| costs.told(&from.version)) {
             (told.patch, told.patch_with_kernel, told.borrowed) = (Some(borrowed.bytes), borrowed.with_kernel, true);
         }
+        borrowed.info.lends = filled.contains(&borrowed.info.from);
         patches.push(borrowed.info);
     }
     Ok(Ways { patches, patch_packs, differences })

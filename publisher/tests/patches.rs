@@ -354,17 +354,39 @@ fn an_earlier_patch_that_is_damaged_or_gone_is_told_and_nothing_is_borrowed_of_i
 }
 
 #[test]
-fn what_changed_twice_is_not_borrowed() {
+fn what_changed_twice_is_made_of_each_versions_own_bytes_and_later_releases_borrow_that() {
     let world = World::new();
-    let twice: [fn(&mut Files); 2] = [
+    let edits: [fn(&mut Files); 4] = [
         |files| drop(files.insert("usr/bin/dockerd".to_owned(), program(1, 8192, 900_000))),
         |files| drop(files.insert("usr/bin/dockerd".to_owned(), program(1, 12_288, 900_000))),
+        |files| drop(files.insert("usr/bin/containerd".to_owned(), program(3, 8192, 600_000))),
+        |files| drop(files.insert("usr/bin/dockerd".to_owned(), program(1, 16_384, 900_000))),
     ];
-    let images = published_one_after_the_other(&world, &twice);
-    let (made, bytes, _) = world.update(&images[0], "1.0", "1.2");
-    assert!(made == images[2] && bytes > 450_000, "{bytes}");
+    let images = published_one_after_the_other(&world, &edits);
+    let lends = |version: &str| world.release(version).0.patches.iter().map(|info| info.lends).collect::<Vec<_>>();
+    for (to, most) in [(2, 60_000), (3, 60_000), (4, 60_000)] {
+        for (from, image) in images.iter().enumerate().take(to) {
+            let (made, bytes, _) = world.update(image, &format!("1.{from}"), &format!("1.{to}"));
+            assert!(made == images[to] && bytes < most, "1.{from} to 1.{to}: {bytes}");
+        }
+    }
+    // From 1.1 and 1.0 to 1.3 it is borrowed of what 1.2 was published with; 1.4 has another dockerd, of three versions' bytes.
+    assert_eq!([lends("1.2"), lends("1.3")].map(|lends| lends.into_iter().filter(|lends| *lends).count()), [1, 0]);
+    assert_eq!(lends("1.4").into_iter().filter(|lends| *lends).count(), 2);
+    let packs = |version: &str| world.release(version).0.patch_packs;
+    assert!(packs("1.3").iter().filter(|pack| packs("1.2").contains(pack)).count() == 2, "{:?}", packs("1.3"));
+}
+
+#[test]
+fn a_publisher_that_wants_no_patches_makes_none_for_what_changed_twice_either() {
+    let world = World::new();
+    let mut files = tree();
+    for step in 0..3_u32 {
+        files.insert("usr/bin/dockerd".to_owned(), program(1, 4096 * (step + 1), 900_000));
+        world.publish(&format!("1.{step}"), &files, &program(99, 0, 300_000), 0);
+    }
     let (last, ..) = world.release("1.2");
-    assert!(last.patches.iter().all(|info| !info.borrowed), "{:?}", last.patches);
+    assert!(last.patches.is_empty() && last.patch_packs.is_empty(), "{last:?}");
 }
 
 #[test]

@@ -97,6 +97,9 @@ pub struct PatchInfo {
     /// Made of operations of other patches, so that it need not make all that is new.
     #[serde(default, skip_serializing_if = "is_false")]
     pub borrowed: bool,
+    /// Borrowed, and operations were made for it beside those; later releases may borrow them in their turn.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub lends: bool,
 }
 
 impl PatchInfo {
@@ -280,8 +283,14 @@ mod tests {
             patch: ObjectRef,
             table: Option<ObjectRef>,
         }
-        let info =
-            PatchInfo { format: PatchInfo::FORMAT, from: Digest::of(b"old"), table: ObjectRef::of(b"table"), kernel: None, borrowed: true };
+        let info = PatchInfo {
+            format: PatchInfo::FORMAT,
+            from: Digest::of(b"old"),
+            table: ObjectRef::of(b"table"),
+            kernel: None,
+            borrowed: true,
+            lends: false,
+        };
         let text = serde_json::to_string(&info).unwrap();
         let first: First = serde_json::from_str(&text).unwrap();
         assert_eq!((first.format, first.patch, first.table), (2, info.table, None));

@@ -35,13 +35,13 @@ pub struct Lender {
     pub kernel: Option<ObjectRef>,
 }
 
-/// Reads the patches that earlier releases, the newest first, were published with; and says of which nothing can be borrowed, since they are
+/// Reads the patches for which operations were made when earlier releases, the newest first, were published; and says of which nothing can be borrowed, since they are
 /// damaged or gone.
 #[must_use]
 pub fn lenders(earlier: &[Release], repository: &Repository) -> (Vec<Lender>, Vec<String>) {
     let (mut found, mut lost, mut maps) = (Vec::new(), Vec::new(), Maps { repository, known: HashMap::new() });
     for release in earlier.iter().take(LENDERS) {
-        for info in release.patches.iter().filter(|info| info.format == PatchInfo::FORMAT && !info.borrowed) {
+        for info in release.patches.iter().filter(|info| info.format == PatchInfo::FORMAT && (!info.borrowed || info.lends)) {
             let Some(from) = earlier.iter().find(|from| from.root_hash == info.from) else { continue };
             match lender(release, from, info, &mut maps) {
                 Ok(lender) => found.push(lender),
@@ -91,7 +91,7 @@ struct Piece {
 }
 
 /// An operation that makes chunks of the new release, by what it is made of instead of where that is.
-struct Loan<'a> {
+pub(super) struct Loan<'a> {
     operation: &'a PatchOperation,
     numbers: Vec<u32>,
     sources: Vec<Piece>,
@@ -99,7 +99,7 @@ struct Loan<'a> {
 }
 
 /// All operations that make nothing but chunks of `map`, those of the first lender first.
-fn loans<'a>(lenders: &'a [Lender], map: &ContentMap) -> Vec<Loan<'a>> {
+pub(super) fn loans<'a>(lenders: &'a [Lender], map: &ContentMap) -> Vec<Loan<'a>> {
     let places: HashMap<Digest, u32> = map.chunks().map(|(number, chunk)| (chunk.digest, number)).collect();
     let mut loans = Vec::new();
     for lender in lenders {
@@ -117,6 +117,17 @@ fn loans<'a>(lenders: &'a [Lender], map: &ContentMap) -> Vec<Loan<'a>> {
         }
     }
     loans
+}
+
+/// These packs and those of all loans, as far as tables may count.
+pub(super) fn counted(packs: &[ObjectRef], loans: &[Loan<'_>]) -> Vec<ObjectRef> {
+    let mut counted = packs.to_vec();
+    for pack in loans.iter().filter_map(|loan| loan.pack) {
+        if counted.len() < MAX_PACKS && !counted.contains(&pack) {
+            counted.push(pack);
+        }
+    }
+    counted
 }
 
 /// The chunks that a run of old bytes is of; none when there are bytes between extents in it.
@@ -180,12 +191,7 @@ pub fn write(
     repository: &Repository,
 ) -> Result<Vec<Borrowed>, PublishError> {
     let loans = loans(lenders, &packed.map);
-    let mut lent = packs.clone();
-    for pack in loans.iter().filter_map(|loan| loan.pack) {
-        if lent.len() < MAX_PACKS && !lent.contains(&pack) {
-            lent.push(pack);
-        }
-    }
+    let mut lent = counted(packs, &loans);
     let put = |(from, map_patch, told): Start<'_>| -> Result<Option<(Borrowed, Vec<u8>, PatchTable)>, PublishError> {
         let old = read_content_map(repository, from)?;
         let mut needs = Needs::new(packed, &old);
@@ -205,7 +211,14 @@ pub fn write(
         if with_kernel.map_or(bytes, |with| with.min(bytes)) >= needs.by_chunks(told) {
             return Ok(None);
         }
-        let info = PatchInfo { format: PatchInfo::FORMAT, from: from.root_hash, table: ObjectRef::of(&file), kernel, borrowed: true };
+        let info = PatchInfo {
+            format: PatchInfo::FORMAT,
+            from: from.root_hash,
+            table: ObjectRef::of(&file),
+            kernel,
+            borrowed: true,
+            lends: false,
+        };
         Ok(Some((Borrowed { info, bytes, with_kernel }, file, table)))
     };
     let made = starts.into_par_iter().map(put).collect::<Result<Vec<_>, PublishError>>()?;
@@ -223,7 +236,7 @@ pub fn write(
 }
 
 /// What a host needs that has the chunks of `old`, and what of that operations make.
-struct Needs<'a> {
+pub(super) struct Needs<'a> {
     map: &'a ContentMap,
     index: &'a PackIndex,
     local: LocalChunks,
@@ -231,17 +244,23 @@ struct Needs<'a> {
 }
 
 impl<'a> Needs<'a> {
-    fn new(packed: &'a Packed, old: &ContentMap) -> Self {
+    pub(super) fn new(packed: &'a Packed, old: &ContentMap) -> Self {
         let made = vec![false; packed.map.chunk_count() as usize];
         Self { map: &packed.map, index: &packed.index, local: LocalChunks::of(old), made }
     }
 
     fn lacks(&self, number: u32) -> bool {
-        self.map.chunk(number).is_some_and(|chunk| self.local.find(&chunk.digest).is_none())
+        super::lacks(&self.local, self.map, number)
+    }
+
+    /// Bytes of a chunk that the host has to fetch, or 0.
+    pub(super) fn by_chunk(&self, number: u32) -> u64 {
+        let left = self.made.get(number as usize).is_some_and(|made| !made) && self.lacks(number);
+        self.index.entry(number).filter(|_| left).map_or(0, |entry| u64::from(entry.len))
     }
 
     /// The loans that cost less than the chunks that they make.
-    fn take(&mut self, loans: &[Loan<'_>], packs: &[ObjectRef]) -> Vec<PatchOperation> {
+    pub(super) fn take(&mut self, loans: &[Loan<'_>], packs: &[ObjectRef]) -> Vec<PatchOperation> {
         let mut taken = Vec::new();
         for loan in loans {
             let chunk = |number: &u32| self.index.entry(*number).filter(|_| self.lacks(*number)).map_or(0, |entry| u64::from(entry.len));

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use release_format::{Operation, PayloadDigest, SourceRun};
+use release_format::{Operation, PatchOperation, PayloadDigest, SourceRun};
 use zstd::zstd_safe::{CCtx, CParameter, compress_bound};
 
 use super::difference::difference;
@@ -23,6 +23,25 @@ pub struct Encoded {
     pub sources: Vec<SourceRun>,
     pub source_digest: PayloadDigest,
     pub payload: Vec<u8>,
+}
+
+impl Encoded {
+    /// The operation of a patch, whose payload is put behind others into the pack with this number.
+    pub fn operation(self, window: &Window, pack: u16, payloads: &mut Vec<u8>) -> PatchOperation {
+        let is_empty = self.payload.is_empty();
+        let offset = payloads.len() as u64;
+        payloads.extend(&self.payload);
+        PatchOperation {
+            operation: self.operation,
+            chunks: window.chunks.clone(),
+            source_digest: self.source_digest,
+            sources: self.sources,
+            pack: if is_empty { 0 } else { pack },
+            offset: if is_empty { 0 } else { offset },
+            len: u32::try_from(self.payload.len()).unwrap_or(u32::MAX),
+            digest: PayloadDigest::of(&self.payload),
+        }
+    }
 }
 
 /// The smallest operation that makes `output` of `source`.

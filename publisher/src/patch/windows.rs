@@ -2,7 +2,7 @@
 //! version string in a thousand modules) is coded once; large ones are cut, and see the old bytes around the same place. What is large or
 //! changes always, as the metadata of the file system, shares no window, so that other releases can borrow what is made of the rest.
 
-use release_format::{ChunkRun, ContentMap, Extent, ExtentKind, LocalChunks, Part, SourceRun};
+use release_format::{ChunkRun, ContentMap, Extent, ExtentKind, Part, SourceRun};
 
 use super::matching::kin;
 
@@ -32,7 +32,8 @@ pub struct Window {
     pub chunks: Vec<ChunkRun>,
     /// Old bytes.
     pub sources: Vec<SourceRun>,
-    output: u64,
+    /// Bytes of these chunks.
+    pub output: u64,
 }
 
 impl Window {
@@ -63,9 +64,9 @@ impl Window {
     }
 }
 
-/// The windows of all chunks of `new` that `old` does not have.
+/// The windows of all chunks of `new` whose numbers are `wanted`.
 #[must_use]
-pub fn cut(old: &ContentMap, new: &ContentMap, local: &LocalChunks, caps: &Caps) -> Vec<Window> {
+pub fn cut(old: &ContentMap, new: &ContentMap, wanted: impl Fn(u32) -> bool, caps: &Caps) -> Vec<Window> {
     let mut windows = Vec::new();
     let mut window = Window::default();
     let mut alone = false;
@@ -78,7 +79,7 @@ pub fn cut(old: &ContentMap, new: &ContentMap, local: &LocalChunks, caps: &Caps)
             windows.extend(Some(std::mem::take(&mut window)).filter(|window| window.output > 0));
         }
         alone = is_alone;
-        for (first, count) in new_runs(new, extent, local, caps) {
+        for (first, count) in runs(extent, &wanted, caps) {
             let len: u64 = (first..first + count).filter_map(|number| new.chunk(number)).map(|chunk| u64::from(chunk.len)).sum();
             let at = u64::from(first - extent.first_chunk) * release_format::limits::CHUNK;
             let source = kin.map(|kin| around(old, kin, extent, at, len, caps));
@@ -96,14 +97,11 @@ pub fn cut(old: &ContentMap, new: &ContentMap, local: &LocalChunks, caps: &Caps)
     windows
 }
 
-/// Runs of an extent's chunks that are new, each of at most a window.
-fn new_runs(new: &ContentMap, extent: &Extent, local: &LocalChunks, caps: &Caps) -> Vec<(u32, u32)> {
+/// Runs of an extent's chunks that are wanted, each of at most a window.
+fn runs(extent: &Extent, wanted: impl Fn(u32) -> bool, caps: &Caps) -> Vec<(u32, u32)> {
     let most = u32::try_from(caps.output / release_format::limits::CHUNK).unwrap_or(1);
     let mut runs: Vec<(u32, u32)> = Vec::new();
-    for number in extent.numbers() {
-        if new.chunk(number).is_none_or(|chunk| local.find(&chunk.digest).is_some()) {
-            continue;
-        }
+    for number in extent.numbers().filter(|number| wanted(*number)) {
         match runs.last_mut().filter(|(first, count)| first + *count == number && *count < most) {
             Some((_, count)) => *count += 1,
             None => runs.push((number, 1)),
@@ -137,7 +135,7 @@ impl Caps {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use release_format::{Digest, MapBuilder};
+    use release_format::{Digest, LocalChunks, MapBuilder};
 
     /// A map of files of so many bytes, whose chunks are told apart by file and by `age`.
     fn map(files: &[(u8, u64)], age: u8) -> ContentMap {
@@ -173,10 +171,9 @@ mod tests {
             let caps = Caps { output: output << 18, source: (source << 18).max(output << 18), margin: 1 << 20, together };
             let new: Vec<(u8, u64)> = old.iter().enumerate().map(|(at, (keep, len))| (*keep, len + grown.get(at).unwrap_or(&0))).collect();
             let (old, new) = (map(&old, 1), map(&new, 2));
-            let local = LocalChunks::of(&old);
-            let windows = cut(&old, &new, &local, &caps);
+            let missing = LocalChunks::of(&old).lacking(&new);
+            let windows = cut(&old, &new, |number| missing.binary_search(&number).is_ok(), &caps);
             let covered: Vec<u32> = windows.iter().flat_map(Window::numbers).collect();
-            let missing: Vec<u32> = new.chunks().filter(|(_, chunk)| local.find(&chunk.digest).is_none()).map(|(number, _)| number).collect();
             prop_assert_eq!(covered, missing);
             for window in &windows {
                 let made: u64 = window.numbers().map(|number| u64::from(new.chunk(number).unwrap().len)).sum();
