@@ -35,9 +35,9 @@ def with_one_library(old, new):
     return head + "".join(olds.values()), library
 
 
-def ours(directory, versions):
-    """What `publish` says of the way from the first of `versions` to the last, each published with a patch from the one before; and bytes by chunks
-    with what says where they are: the difference, else map and index."""
+def ours(directory, versions, unpatched=""):
+    """What `publish` says of the way from the first of `versions` to the last, each but `unpatched` published with a patch from the one before; and
+    bytes by chunks with what says where they are: the difference, else map and index."""
     first = directory / f"repo-{versions[0]}"
     shutil.rmtree(directory / "repo", ignore_errors=True)
     if first.exists():
@@ -45,7 +45,7 @@ def ours(directory, versions):
     for version in versions[1:] if first.exists() else versions:
         command = [GARBOARD, "publish", directory / version, "--repo", directory / "repo", "--channel", "stable", "--keys", directory / "keys"]
         # Progress, then the result.
-        result = json.loads(run(*command, "--patches", 1, "--json").splitlines()[-1])
+        result = json.loads(run(*command, "--patches", int(version != unpatched), "--json").splitlines()[-1])
         if version == versions[0]:
             # It takes longest, and is the same for all.
             shutil.copytree(directory / "repo", first)
@@ -113,7 +113,7 @@ def bench_downloads(_):
     new = build(directory, "1.1.0")
     old = older(new)
     mixed, library = with_one_library(old, new)
-    for version, lock in [("1.0.0", old), ("1.0.0.1", old), ("1.0.1", mixed)]:
+    for version, lock in [("1.0.0", old), ("1.0.0.1", old), ("1.0.1", mixed), ("1.0.1.1", mixed), ("1.1.0.1", new)]:
         build(directory, version, lock)
     for version in ["1.0.0", "1.0.1", "1.1.0"]:
         files_of(directory, version)
@@ -128,6 +128,8 @@ def bench_downloads(_):
         sizes = {name: peer(directory, before, after) for name, peer in (peers | more).items()}
         told, chunks = ours(directory, ["1.0.0", version])
         behind, _ = ours(directory, ["1.0.0", between, version])
+        # As if all had changed once more in between: no patch is made of these bytes, and the last release raises only the version.
+        twice, _ = ours(directory, ["1.0.0", version, f"{version}.1"], version)
         out = [row(name, size) for name, size in sizes.items()]
         peer = next(name for name in sizes if limits[0] in name)
         by_patch = lambda what, size, limit: row(f"Garboard, by patch{what}", size, f"{size / sizes[peer]:.2f} of {limits[0]}" if size else "", f"at most {limit}")
@@ -141,7 +143,8 @@ def bench_downloads(_):
         against("two releases behind: by patches of other versions", behind["patch"], wanted)
         if behind["patch_with_kernel"]:
             against("the same, the kernel rebuilt", behind["patch_with_kernel"], wanted)
-        against(f"by chunks alone, where no patch fits, in {told['cost']['requests']} requests", chunks, f"{wanted}, 400 requests")
+        against("two releases behind, of whose changes nobody makes a patch", twice["patch"], wanted)
+        against(f"by chunks alone, where the publisher makes no patches, in {told['cost']['requests']} requests", chunks, f"{wanted}, 400 requests")
         return out
 
     head = ["", "bytes", "is", "limit"]
