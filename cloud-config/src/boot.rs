@@ -11,6 +11,7 @@ use crate::source::{self, Delivered, Detected, Source};
 use crate::status::{RUN_RECORD, Record, STATE_RECORD};
 use crate::substitute::Addresses;
 use crate::userdata::Frequency;
+use plain_output::say;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -144,7 +145,7 @@ pub fn run_scripts(system: &mut dyn System) -> Vec<Done> {
         }
     }
     if let Some(message) = &queue.message {
-        println!("{}", final_message(message, system.now(), &root));
+        say!("{}", final_message(message, system.now(), &root));
     }
     done
 }
@@ -162,7 +163,7 @@ fn run_script(script: &Queued, instance: &str, system: &mut dyn System) -> Done 
         return done(Outcome::Unchanged, Some(format!("ran before for this instance: {}", before.trim())));
     }
     let program = system.root().join(script.path.strip_prefix("/").unwrap_or(&script.path));
-    println!("running {}", script.name);
+    say!("running {}", script.name);
     let result = system.run(&program, &[("INSTANCE_ID", instance)]);
     // Only what ended is remembered, well or not: a script that a power cut ended is run again.
     if let Some(path) = &semaphore {

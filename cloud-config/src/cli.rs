@@ -11,6 +11,7 @@ use crate::source::Detected;
 use crate::status::Record;
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
+use plain_output::{causes, print, say};
 use serde_json::json;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -76,7 +77,7 @@ pub fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("cloud-config: {error:#}");
+            eprintln!("cloud-config: {}", causes(&*error));
             ExitCode::FAILURE
         }
     }
@@ -99,11 +100,6 @@ fn read(file: &Path) -> Result<Vec<u8>> {
         return Ok(bytes);
     }
     std::fs::read(file).with_context(|| file.display().to_string())
-}
-
-/// Standard output may be a pipe that somebody closed; that is no failure of ours.
-fn print(text: &str) {
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }
 
 fn validate(file: &Path, json: bool) -> Result<bool> {
@@ -166,8 +162,8 @@ fn report(record: &Record) {
     let complaints = record.complaints();
     complaints.iter().for_each(|line| eprintln!("{line}"));
     match &record.source {
-        Some(source) => println!("{source} ({}): {} steps, {} problems", record.place, record.steps.len(), record.faults()),
-        None => println!("no source found"),
+        Some(source) => say!("{source} ({}): {} steps, {} problems", record.place, record.steps.len(), record.faults()),
+        None => say!("no source found"),
     }
     let errors: Vec<&String> = complaints.iter().filter(|l| l.contains("error: ")).collect();
     if errors.is_empty() {

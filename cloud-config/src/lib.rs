@@ -7,7 +7,7 @@
 //! The crate promises that no user-data, whatever its bytes, panics or stops anything: what is wrong is reported with its
 //! line and left out, everything else is applied.
 
-#![deny(clippy::indexing_slicing)]
+#![deny(clippy::indexing_slicing, clippy::print_stdout)]
 
 pub mod accounts;
 pub mod apply;

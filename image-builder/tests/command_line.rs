@@ -290,3 +290,20 @@ fn has_files(directory: &Path) -> bool {
     let Ok(entries) = fs::read_dir(directory) else { return false };
     entries.map(|entry| entry.unwrap().path()).any(|path| !path.is_dir() || has_files(&path))
 }
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let place = Place::new(RECIPE);
+    fs::write(place.at("a.service"), "[Service]\nExecStart=/bin/true\nNonsense=1\n").unwrap();
+    for arguments in
+        [&["completions", "bash"][..], &["verify", "a.service"], &["verify", "a.service", "--json"], &["--help"], &["build", "--help"]]
+    {
+        let heard = place.command(arguments).output().unwrap();
+        assert!(!heard.stdout.is_empty(), "{arguments:?}");
+        let (_, closed) = std::io::pipe().unwrap();
+        let unheard =
+            place.command(arguments).stdout(closed).stderr(std::process::Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+        let text = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((unheard.status.code(), text(&unheard)), (heard.status.code(), text(&heard)), "{arguments:?}");
+    }
+}

@@ -6,7 +6,8 @@
 //! and never exits; whatever parses the outside world runs in a process of its own.
 
 #![deny(unsafe_code)]
-#![deny(clippy::indexing_slicing)]
+#![deny(clippy::indexing_slicing, clippy::print_stdout)]
+#![cfg_attr(test, allow(clippy::print_stdout))]
 
 use std::process::ExitCode;
 

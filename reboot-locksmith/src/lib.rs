@@ -7,7 +7,7 @@
 //! Promises: no reboot that the policy, asked at that very moment, does not allow; what was taken for a reboot that does not come is given
 //! back; killed anywhere, it goes on where its journal says.
 
-#![deny(unsafe_code, clippy::indexing_slicing, clippy::panic)]
+#![deny(unsafe_code, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, clippy::expect_used))]
 
 pub mod cli;

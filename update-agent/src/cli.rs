@@ -12,8 +12,9 @@ use crate::kernel::{self, HostKernels};
 use crate::settings::Settings;
 use crate::state::State;
 use crate::status::{AgentState, Status};
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
+use plain_output::{causes, say};
 
 const SETTINGS: &str = "/var/lib/cloud-config/settings.json";
 const STATE: &str = "/media/state/garboard/update";
@@ -94,13 +95,16 @@ pub fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("update-agent: {error:#}");
+            eprintln!("update-agent: {}", causes(&*error));
             ExitCode::FAILURE
         }
     }
 }
 
 fn agent() -> anyhow::Result<Agent> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("only root may do that: use sudo");
+    }
     let host = Host::read()?;
     let target = HostDisk::open(&host)?;
     let esp = MountedEsp::new(&host.partition(disk_layout::PartitionRole::Esp)?, Path::new(BOOT));
@@ -135,11 +139,11 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status | Command::Why => {
             let status = current_status()?;
             if cli.json {
-                println!("{}", serde_json::to_string_pretty(&status)?);
+                say!("{}", serde_json::to_string_pretty(&status)?);
             } else if matches!(cli.command, Command::Why) {
-                print!("{}", why(&status));
+                plain_output::print(&why(&status));
             } else {
-                print!("{}", status.render());
+                plain_output::print(&status.render());
             }
             return Ok(ExitCode::SUCCESS);
         }
@@ -201,13 +205,13 @@ fn why(status: &Status) -> String {
 
 fn report(request: &Request, reply: &Reply, json: bool) -> serde_json::Result<ExitCode> {
     if json {
-        println!("{}", serde_json::to_string_pretty(reply)?);
+        say!("{}", serde_json::to_string_pretty(reply)?);
     } else if *request == Request::History {
         for event in &reply.history {
-            println!("{}  {:<12} {:<20} {}", event.time, event.what, event.version, event.detail);
+            say!("{}  {:<12} {:<20} {}", event.time, event.what, event.version, event.detail);
         }
     } else if reply.error.is_none() {
-        println!("{}", reply.message);
+        say!("{}", reply.message);
     }
     match &reply.error {
         None => Ok(ExitCode::SUCCESS),

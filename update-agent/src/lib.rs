@@ -4,8 +4,8 @@
 //! leaves something to boot at any moment; `crash` (tests) replays that. Everything else decides or carries bytes.
 //! Relies on `disk-layout` for what the disk looks like, and on `init` for the verdict about a trial.
 
-#![deny(unsafe_code, clippy::indexing_slicing, clippy::panic)]
-#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, clippy::expect_used))]
+#![deny(unsafe_code, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout))]
 
 pub mod agent;
 pub mod cli;

@@ -199,7 +199,7 @@ fn distrust(error: TufError) -> TrustError {
             found = Some((kind, fetch.to_string()));
             retry_after = fetch.retry_after();
         } else if inner.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull) {
-            found = Some((STATE_FULL, format!("{error}: {inner}")));
+            found = Some((STATE_FULL, plain_output::causes(&error)));
         } else if let Some(kind) = inner.downcast_ref::<TufError>().and_then(kind_of) {
             found = Some((kind, inner.to_string()));
         }

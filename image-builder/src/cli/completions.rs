@@ -24,7 +24,11 @@ pub struct ManArgs {
 pub(super) fn main(args: &CompletionsArgs) -> Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut super::Cli::command(), "garboard", &mut script);
-    io::stdout().write_all(&script).context("cannot print the completion script")
+    match io::stdout().write_all(&script) {
+        // Its reader has gone, and wants no more.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot print the completion script"),
+    }
 }
 
 pub(super) fn man(args: &ManArgs) -> Result<()> {

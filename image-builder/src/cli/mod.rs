@@ -105,8 +105,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // One line, whatever the chain of causes.
-            eprintln!("garboard: {}", format!("{error:#}").replace('\n', " "));
+            eprintln!("garboard: {}", plain_output::causes(&*error));
             ExitCode::FAILURE
         }
     }

@@ -1,10 +1,11 @@
 //! Renders progress and results: a bar on a terminal, plain lines in CI, JSON lines for machines, nothing with `-q`.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use plain_output::say;
 use serde::Serialize;
 
 use crate::progress::{Event, Phase, Progress};
@@ -65,7 +66,7 @@ impl Report {
         match self.style {
             Style::Json => print_json(value),
             Style::Quiet => {}
-            Style::Bars | Style::Plain => print_line(text),
+            Style::Bars | Style::Plain => say!("{text}"),
         }
     }
 
@@ -138,11 +139,6 @@ fn new_bar(phase: Phase, total: Option<u64>) -> ProgressBar {
 
 fn print_json(value: &impl Serialize) {
     if let Ok(line) = serde_json::to_string(value) {
-        print_line(&line);
+        say!("{line}");
     }
-}
-
-/// Standard output may be a closed pipe; that is the reader's choice.
-fn print_line(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
 }

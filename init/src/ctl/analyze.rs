@@ -37,7 +37,7 @@ pub(super) fn analyze(options: &Options, operands: &[String]) -> Outcome {
             });
         }
     };
-    human::emit(&text);
+    plain_output::print(&text);
     Ok(0)
 }
 
@@ -50,7 +50,7 @@ fn calendar(expressions: &[String], times: usize) -> Outcome {
         let spec = CalendarSpec::parse(expression).map_err(|why| Failure::new(format!("systemctl: {why}")))?;
         let zone = crate::engine::time_zone(&spec.zone)
             .ok_or_else(|| Failure::new(format!("systemctl: {expression:?}: there is no such time zone")))?;
-        human::emit(&upcoming(&spec, &zone, human::now(), times));
+        plain_output::print(&upcoming(&spec, &zone, human::now(), times));
     }
     Ok(0)
 }

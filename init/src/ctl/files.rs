@@ -194,7 +194,7 @@ pub(super) fn is_enabled(options: &Options, operands: &[String]) -> Outcome {
             Err(error) => return Err(Failure::new(format!("Failed to get unit file state for {name}: {error}"))),
         };
         if !options.quiet {
-            human::emit(&format!("{word}\n"));
+            plain_output::print(&format!("{word}\n"));
         }
     }
     Ok(match (any, missing) {
@@ -216,7 +216,7 @@ pub(super) fn cat(options: &Options, operands: &[String]) -> Outcome {
         match unit.load_state {
             LoadState::NotFound => return Err(Failure::new(format!("No files found for {name}."))),
             LoadState::Masked => {
-                human::emit(&format!("# Unit {name} is masked.\n"));
+                plain_output::print(&format!("# Unit {name} is masked.\n"));
                 continue;
             }
             _ => {}
@@ -224,12 +224,12 @@ pub(super) fn cat(options: &Options, operands: &[String]) -> Outcome {
         for path in unit.fragment.iter().chain(&unit.drop_ins) {
             let bytes = view.loader().source().read(path).map_err(|error| Failure::new(error.to_string()))?.unwrap_or_default();
             if !first {
-                human::emit("\n");
+                plain_output::print("\n");
             }
             first = false;
-            human::emit(&format!("# {path}\n{}", String::from_utf8_lossy(&bytes)));
+            plain_output::print(&format!("# {path}\n{}", String::from_utf8_lossy(&bytes)));
             if !bytes.ends_with(b"\n") {
-                human::emit("\n");
+                plain_output::print("\n");
             }
         }
     }
@@ -257,7 +257,7 @@ pub(super) fn verify(options: &Options, operands: &[String]) -> Outcome {
         human::emit_json(&found)?;
     } else {
         for diagnostic in &found {
-            human::emit(&format!("{}: {diagnostic}\n", diagnostic.severity.as_str()));
+            plain_output::print(&format!("{}: {diagnostic}\n", diagnostic.severity.as_str()));
         }
     }
     Ok(u8::from(!found.is_empty()))
@@ -281,7 +281,7 @@ fn program_exists(root: &Path, program: &str) -> bool {
 pub(super) fn get_default(options: &Options) -> Outcome {
     match FileView::new(options).installer().get_default() {
         Some(name) => {
-            human::emit(&format!("{name}\n"));
+            plain_output::print(&format!("{name}\n"));
             Ok(0)
         }
         None => Err(Failure::new("Failed to get default target: there is no default.target")),

@@ -40,7 +40,7 @@ fn run(args: &[String]) -> Outcome {
     for arg in args {
         match arg.as_str() {
             "-h" | "--help" => {
-                human::emit(HELP);
+                plain_output::print(HELP);
                 return Ok(());
             }
             "--static" => which.stored = true,
@@ -56,7 +56,7 @@ fn run(args: &[String]) -> Outcome {
     match words.as_slice() {
         [] | ["status"] => status(which, json),
         ["hostname"] => {
-            human::emit(&format!("{}\n", name(which)));
+            plain_output::print(&format!("{}\n", name(which)));
             Ok(())
         }
         ["hostname" | "set-hostname", name] => set(name, which),
@@ -152,7 +152,7 @@ fn facts() -> Vec<(&'static str, &'static str, String)> {
 
 fn status(which: Which, json: bool) -> Outcome {
     if which != Which::default() {
-        human::emit(&format!("{}\n", name(which)));
+        plain_output::print(&format!("{}\n", name(which)));
         return Ok(());
     }
     let facts = facts();
@@ -161,7 +161,7 @@ fn status(which: Which, json: bool) -> Outcome {
             facts.into_iter().map(|(_, key, value)| (key.to_owned(), value.into())).collect();
         return human::emit_json(&object).map(|_| ()).map_err(|failure| (1, failure.message));
     }
-    human::emit(&facts.iter().map(|(title, _, value)| format!("{title:>18}: {value}\n")).collect::<String>());
+    plain_output::print(&facts.iter().map(|(title, _, value)| format!("{title:>18}: {value}\n")).collect::<String>());
     Ok(())
 }
 

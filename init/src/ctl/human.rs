@@ -1,22 +1,18 @@
 //! Numbers, times and colours for people.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::Duration;
+
+use plain_output::say;
 
 use crate::engine::protocol::ActiveState;
 use crate::sys::localtime;
-
-/// Writes to standard output; a reader that has gone is no error.
-pub(super) fn emit(text: &str) {
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
-}
 
 /// Writes one JSON document.
 pub(super) fn emit_json(value: &impl serde::Serialize) -> super::Outcome {
     match serde_json::to_string(value) {
         Ok(text) => {
-            emit(&text);
-            emit("\n");
+            say!("{text}");
             Ok(0)
         }
         Err(error) => Err(super::Failure::new(format!("systemctl: {error}"))),

@@ -22,7 +22,7 @@ pub(super) fn units(options: &Options, operands: &[String]) -> Outcome {
         let rows: Vec<_> = units.iter().map(|unit| serde_json::json!({"unit": unit.name, "load": unit.load, "active": unit.active, "sub": unit.sub, "description": unit.description})).collect();
         return human::emit_json(&rows);
     }
-    human::emit(&render_units(&units, options, human::colour()));
+    plain_output::print(&render_units(&units, options, human::colour()));
     Ok(0)
 }
 
@@ -101,7 +101,7 @@ pub(super) fn jobs(options: &Options) -> Outcome {
     }
     if jobs.is_empty() {
         if !options.no_legend {
-            human::emit("No jobs running.\n");
+            plain_output::print("No jobs running.\n");
         }
         return Ok(0);
     }
@@ -112,9 +112,9 @@ pub(super) fn jobs(options: &Options) -> Outcome {
             vec![job.id.to_string(), job.unit.clone(), job.kind.clone(), state(job.running).to_owned(), super::status::few(&job.waits_for)]
         })
         .collect();
-    human::emit(&table(&["JOB", "UNIT", "TYPE", "STATE", "WAITS FOR"], &rows, !options.no_legend));
+    plain_output::print(&table(&["JOB", "UNIT", "TYPE", "STATE", "WAITS FOR"], &rows, !options.no_legend));
     if !options.no_legend {
-        human::emit(&format!("\n{} jobs listed.\n", rows.len()));
+        plain_output::print(&format!("\n{} jobs listed.\n", rows.len()));
     }
     Ok(0)
 }
@@ -140,9 +140,9 @@ pub(super) fn sockets(options: &Options, operands: &[String]) -> Outcome {
             .collect();
         return human::emit_json(&objects);
     }
-    human::emit(&table(&["LISTEN", "UNIT", "ACTIVATES"], &rows, !options.no_legend));
+    plain_output::print(&table(&["LISTEN", "UNIT", "ACTIVATES"], &rows, !options.no_legend));
     if !options.no_legend {
-        human::emit(&format!("\n{} sockets listed.\n", rows.len()));
+        plain_output::print(&format!("\n{} sockets listed.\n", rows.len()));
     }
     Ok(0)
 }
@@ -167,7 +167,7 @@ pub(super) fn timers(options: &Options, operands: &[String]) -> Outcome {
             .collect();
         return human::emit_json(&objects);
     }
-    human::emit(&render_timers(&timers, human::now(), !options.no_legend));
+    plain_output::print(&render_timers(&timers, human::now(), !options.no_legend));
     Ok(0)
 }
 
@@ -209,7 +209,7 @@ pub(super) fn dependencies(options: &Options, operands: &[String]) -> Outcome {
             edges.iter().map(|(depth, unit, active)| serde_json::json!({"depth": depth, "unit": unit, "active": active})).collect();
         return human::emit_json(&objects);
     }
-    human::emit(&render_tree(&unit, &edges, options.plain, human::colour()));
+    plain_output::print(&render_tree(&unit, &edges, options.plain, human::colour()));
     Ok(0)
 }
 

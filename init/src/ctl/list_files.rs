@@ -32,9 +32,9 @@ pub(super) fn unit_files(options: &Options, operands: &[String]) -> Outcome {
     }
     let legend = !options.no_legend && !options.quiet;
     let cells: Vec<Vec<String>> = rows.into_iter().map(|(unit, state, preset)| vec![unit, state.to_owned(), preset.to_owned()]).collect();
-    human::emit(&table(&["UNIT FILE", "STATE", "PRESET"], &cells, legend));
+    plain_output::print(&table(&["UNIT FILE", "STATE", "PRESET"], &cells, legend));
     if legend {
-        human::emit(&format!("\n{} unit files listed.\n", cells.len()));
+        plain_output::print(&format!("\n{} unit files listed.\n", cells.len()));
     }
     Ok(0)
 }

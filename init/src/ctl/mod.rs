@@ -63,11 +63,11 @@ fn run(command: &Command) -> Outcome {
     let Command { verb, operands, options } = command;
     match verb.as_str() {
         "help" => {
-            human::emit(args::HELP);
+            plain_output::print(args::HELP);
             Ok(0)
         }
         "version" => {
-            human::emit(concat!("systemctl of garboard init ", env!("CARGO_PKG_VERSION"), "\n"));
+            plain_output::print(concat!("systemctl of garboard init ", env!("CARGO_PKG_VERSION"), "\n"));
             Ok(0)
         }
         "list-units" => list::units(options, operands),

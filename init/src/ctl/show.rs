@@ -33,7 +33,7 @@ pub(super) fn show(options: &Options, operands: &[String]) -> Outcome {
     if options.json {
         return human::emit_json(&units.iter().map(|properties| wanted(properties, options)).collect::<Vec<_>>());
     }
-    human::emit(&units.iter().map(|properties| render(properties, options)).collect::<Vec<_>>().join("\n"));
+    plain_output::print(&units.iter().map(|properties| render(properties, options)).collect::<Vec<_>>().join("\n"));
     Ok(0)
 }
 
@@ -127,7 +127,7 @@ pub(super) fn is_failed(options: &Options, operands: &[String]) -> Outcome {
 
 fn print_lines(options: &Options, lines: &[&str]) {
     if !options.quiet {
-        human::emit(&lines.iter().map(|line| format!("{line}\n")).collect::<String>());
+        plain_output::print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>());
     }
 }
 
@@ -155,7 +155,9 @@ pub(super) fn environment() -> Outcome {
         if let Reply::Properties { properties, .. } = reply
             && let Some(environment) = properties.get("Environment")
         {
-            human::emit(&environment.split(' ').filter(|word| !word.is_empty()).map(|word| format!("{word}\n")).collect::<String>());
+            plain_output::print(
+                &environment.split(' ').filter(|word| !word.is_empty()).map(|word| format!("{word}\n")).collect::<String>(),
+            );
         }
     }
     Ok(0)

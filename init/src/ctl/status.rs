@@ -37,17 +37,17 @@ pub(super) fn status(options: &Options, operands: &[String]) -> Outcome {
     let (colour, now) = (human::colour(), human::now());
     for (position, unit) in units.iter().enumerate() {
         if position > 0 {
-            human::emit("\n");
+            plain_output::print("\n");
         }
         if unit.load == LoadState::NotFound && unit.active == ActiveState::Inactive {
             eprintln!("Unit {} could not be found.", unit.name);
             continue;
         }
         let enabled = UnitName::parse(&unit.name).ok().and_then(|name| files.state(&name));
-        human::emit(&render(unit, enabled, now, colour));
+        plain_output::print(&render(unit, enabled, now, colour));
         let lines = options.lines.unwrap_or(LOG_LINES);
         if lines > 0 {
-            human::emit(&log_tail(&unit.name, lines));
+            plain_output::print(&log_tail(&unit.name, lines));
         }
     }
     Ok(exit_code(&units))
@@ -244,7 +244,7 @@ fn system(options: &Options) -> Outcome {
         return human::emit_json(&system);
     }
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
-    human::emit(&render_system(&system, &hostname, human::colour()));
+    plain_output::print(&render_system(&system, &hostname, human::colour()));
     Ok(0)
 }
 

@@ -42,7 +42,7 @@ fn run(args: &[String]) -> Outcome {
     while let Some(arg) = args.next() {
         match arg {
             "-h" | "--help" => {
-                human::emit(HELP);
+                plain_output::print(HELP);
                 return Ok(());
             }
             "--no-pager" | "--no-ask-password" | "-a" | "--all" => {}
@@ -59,16 +59,16 @@ fn run(args: &[String]) -> Outcome {
     }
     match words.as_slice() {
         [] | ["status"] => {
-            human::emit(&render(&facts()));
+            plain_output::print(&render(&facts()));
             Ok(())
         }
         ["show"] => {
-            human::emit(&show(&facts(), &properties, value_only));
+            plain_output::print(&show(&facts(), &properties, value_only));
             Ok(())
         }
         ["list-timezones"] => {
             for zone in zones(Path::new(ZONES)) {
-                human::emit(&format!("{zone}\n"));
+                plain_output::print(&format!("{zone}\n"));
             }
             Ok(())
         }

@@ -8,6 +8,7 @@
 
 use std::process::ExitCode;
 
+use plain_output::say;
 use unit_files::glob as pattern;
 
 use crate::boot::BootContext;
@@ -109,7 +110,7 @@ pub fn unit_engine(args: &[String]) -> ExitCode {
     match manager::Manager::new(context, paths) {
         Ok(mut manager) => {
             let kind = manager.run();
-            println!("init: end of the engine: {kind:?}");
+            say!("init: end of the engine: {kind:?}");
             ExitCode::SUCCESS
         }
         Err(why) => {

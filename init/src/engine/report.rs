@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use plain_output::say;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
 /// Where reports go.
@@ -35,7 +36,7 @@ impl Reporter {
     /// Something to know about a unit. Never waits: a full or missing log daemon costs the line, which then goes to the kernel log.
     pub fn unit(&self, unit: &str, priority: u8, message: &str) {
         if !self.machine {
-            println!("{unit}: {message}");
+            say!("{unit}: {message}");
         }
         let entry = Entry { unit, identifier: "init", priority, pid: std::process::id(), message };
         let sent = match (&self.socket, SocketAddrUnix::new(self.path.as_str()), serde_json::to_vec(&entry)) {
@@ -62,7 +63,7 @@ impl Reporter {
         if self.machine {
             crate::kmsg::warn(message);
         } else {
-            println!("init: {message}");
+            say!("init: {message}");
         }
     }
 
@@ -71,7 +72,7 @@ impl Reporter {
         if self.machine {
             self.to_consoles(line);
         } else {
-            println!("{line}");
+            say!("{line}");
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use plain_output::say;
+
 use super::Loader;
 use super::index::normal;
 use super::loader::{LoadError, Step};
@@ -59,10 +61,10 @@ fn load(loader: &Loader, options: &Options, name: &str, parameters: &str) -> Res
                 match step {
                     Step::Insert { name, .. } => {
                         if let Some(known) = loader.index.module(&name) {
-                            println!("insmod {} {}", loader.index.file(known).display(), if name == module { parameters } else { "" });
+                            say!("insmod {} {}", loader.index.file(known).display(), if name == module { parameters } else { "" });
                         }
                     }
-                    Step::Run { command, .. } => println!("install {command}"),
+                    Step::Run { command, .. } => say!("install {command}"),
                 }
             }
         }

@@ -5,6 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use plain_output::say;
+
 use super::ShutdownKind;
 use super::inhibit;
 use super::schedule::{self, When};
@@ -52,14 +54,14 @@ pub fn main(name: &str, args: &[String]) -> ExitCode {
             return ExitCode::from(2);
         }
         Ok(Act::Help) => {
-            println!(
+            say!(
                 "usage: {name} [--force] [--no-sync] [-i]\n       shutdown [-r|-P|-H|-k|-c] [-i] [now|+MINUTES|HH:MM] [MESSAGE]\n\n  -i: whatever inhibitors say"
             );
             Ok(())
         }
         Ok(Act::Cancel) => schedule::cancel(),
         Ok(Act::Rehearse { kind, when }) => {
-            println!("{name}: would {} {}", verb(kind), when.describe());
+            say!("{name}: would {} {}", verb(kind), when.describe());
             Ok(())
         }
         Ok(Act::GoDown { kind, when: When::Now, force, sync, mind, .. }) => {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
+use plain_output::say;
 use reboot_rules::scheduled::Scheduled;
 use reboot_rules::sessions::wall;
 use reboot_rules::{show_span, show_time, system_clock};
@@ -92,10 +93,10 @@ pub(super) fn schedule(kind: ShutdownKind, when: When, mind: bool, message: &str
         let _ = signal_process(-i32::try_from(child.id()).unwrap_or(0), libc::SIGTERM);
         return Err(format!("cannot write {SCHEDULED}: {error}"));
     }
-    println!("{} {}; `shutdown -c` calls it off", verb(kind), When::At(at).describe());
+    say!("{} {}; `shutdown -c` calls it off", verb(kind), When::At(at).describe());
     if mind {
         for line in Inhibitors::of_host().blocking() {
-            println!("unless that ends before, it waits: {line}");
+            say!("unless that ends before, it waits: {line}");
         }
     }
     wall(&format!("{} {} {message}", verb(kind), When::At(at).describe()));

@@ -110,13 +110,7 @@ pub(super) fn name(base: &Url) -> String {
 
 /// All that an error says, innermost last.
 fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(inner) = next {
-        text = format!("{text}: {inner}");
-        next = inner.source();
-    }
-    crate::keys::shortened(&text, 300)
+    crate::keys::shortened(&plain_output::causes(error), 300)
 }
 
 impl Transport {

@@ -1,8 +1,8 @@
 //! `systemd-inhibit`: holds an inhibitor while a command runs; as people know it.
 
-use std::io::Write;
 use std::process::{Command, ExitCode};
 
+use plain_output::say;
 use reboot_rules::inhibitors::{Inhibitor, Mode, hold};
 use reboot_rules::system_clock;
 
@@ -107,18 +107,18 @@ pub fn main(args: &[String]) -> ExitCode {
             ExitCode::from(2)
         }
         Ok(Asked::Help) => {
-            print!("{HELP}");
+            plain_output::print(HELP);
             ExitCode::SUCCESS
         }
         Ok(Asked::Version) => {
-            println!("systemd-inhibit of garboard {}", env!("CARGO_PKG_VERSION"));
+            say!("systemd-inhibit of garboard {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
         Ok(Asked::List { json }) => match lasting::all(&Paths::default()) {
             Err(error) => fail(error.to_string()),
             Ok(all) => {
                 let text = if json { serde_json::to_string_pretty(&all).unwrap_or_default() + "\n" } else { lasting::table(&all) };
-                let _ = std::io::stdout().write_all(text.as_bytes());
+                plain_output::print(&text);
                 ExitCode::SUCCESS
             }
         },

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, bail};
 use clap::Args;
+use plain_output::say;
 use reboot_rules::inhibitors::{Inhibitor, Mode, read};
 use reboot_rules::{persistent, show_time, system_clock};
 use serde_json::{Value, json};
@@ -62,7 +63,7 @@ pub(super) fn inhibit(paths: &Paths, args: &InhibitArgs, as_json: bool) -> anyho
         return print_json(&inhibitor);
     }
     let end = until.map_or("until it is removed".to_owned(), |until| format!("until {}", show_time(until)));
-    println!("{id}: this host does not go down {end}; `locksmithctl uninhibit {id}` ends it");
+    say!("{id}: this host does not go down {end}; `locksmithctl uninhibit {id}` ends it");
     Ok(())
 }
 
@@ -79,7 +80,7 @@ pub(super) fn list(paths: &Paths, as_json: bool) -> anyhow::Result<()> {
     if as_json {
         return print_json(&all);
     }
-    print!("{}", table(&all));
+    plain_output::print(&table(&all));
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, Parser, Subcommand};
+use plain_output::{causes, say};
 
 use crate::connect;
 use crate::control::{Reply, Request, ask};
@@ -166,7 +167,7 @@ fn finish(name: &str, result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{name}: {}", format!("{error:#}").replace('\n', " "));
+            eprintln!("{name}: {}", causes(&*error));
             ExitCode::FAILURE
         }
     }
@@ -225,7 +226,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             if cli.json {
                 return print_json(&status);
             }
-            print!("{}", status.why());
+            plain_output::print(&status.why());
             Ok(())
         }
         Command::Status => shared::status(&paths, &etcd, cli.json).await,
@@ -245,7 +246,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
 }
 
 fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
+    say!("{}", serde_json::to_string_pretty(value)?);
     Ok(())
 }
 
@@ -278,7 +279,7 @@ async fn tell(paths: &Paths, request: &Request, json: bool) -> anyhow::Result<()
         Some(error) => bail!(error),
         None if json => Ok(()),
         None => {
-            println!("{}", reply.message);
+            say!("{}", reply.message);
             Ok(())
         }
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
+use plain_output::{causes, say};
 use reboot_lock::audit::Actor;
 use reboot_lock::fleetlock::Client;
 use reboot_lock::lock::RebootLock;
@@ -126,15 +127,15 @@ pub(super) async fn status(paths: &Paths, args: &EtcdArgs, as_json: bool) -> any
         print_json(&json!({ "lock": lock, "host": daemon.as_ref().ok() }))?;
     } else {
         if let Some(Ok(status)) = &shared {
-            print!("{}", render(&status.semaphore, status.waiting));
+            plain_output::print(&render(&status.semaphore, status.waiting));
             for record in &status.quarantines {
-                println!("Quarantined: version {} failed on {}: {}", record.version, record.hostname, record.reason);
+                say!("Quarantined: version {} failed on {}: {}", record.version, record.hostname, record.reason);
             }
-            println!();
+            say!("");
         }
         match &daemon {
-            Ok(status) => print!("{}", status.render()),
-            Err(error) => println!("this host: {error:#}"),
+            Ok(status) => plain_output::print(&status.render()),
+            Err(error) => say!("this host: {}", causes(&**error)),
         }
     }
     match shared {
@@ -182,7 +183,7 @@ pub(super) async fn unlock(paths: &Paths, args: &EtcdArgs, id: Option<String>, w
     if as_json {
         print_json(&json!({ "id": id, "held": had }))?;
     } else if !had {
-        println!("{id} does not hold the lock of group {}", lock.group());
+        say!("{id} does not hold the lock of group {}", lock.group());
     }
     Ok(())
 }
@@ -193,7 +194,7 @@ pub(super) async fn set_max(paths: &Paths, args: &EtcdArgs, max: u32, as_json: b
     if as_json {
         return print_json(&json!({ "old": old, "max": max }));
     }
-    println!("Old-Max: {old}\nMax: {max}");
+    say!("Old-Max: {old}\nMax: {max}");
     Ok(())
 }
 
@@ -207,7 +208,7 @@ pub(super) async fn quarantine(paths: &Paths, args: &EtcdArgs, command: Quaranti
                 return print_json(&all);
             }
             for record in all {
-                println!(
+                say!(
                     "{}  failed on {} (group {}) at {}: {}",
                     record.version,
                     record.hostname,
@@ -234,7 +235,7 @@ pub(super) async fn audit(paths: &Paths, args: &EtcdArgs, as_json: bool) -> anyh
     }
     for record in all {
         let act = serde_json::to_value(record.act).ok().and_then(|act| act.as_str().map(str::to_owned)).unwrap_or_default();
-        println!(
+        say!(
             "{}  {act:<16} {}  on {} by {}: {}",
             show_time(record.time),
             clean(&record.subject),

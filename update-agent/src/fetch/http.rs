@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use plain_output::causes;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, DATE, HeaderMap, RANGE, RETRY_AFTER};
 use reqwest::{Client, Proxy, Response, StatusCode};
 use url::Url;
@@ -32,7 +33,7 @@ impl Http {
     /// # Errors
     /// When the proxy is no URL or TLS cannot be set up.
     pub fn new(base: &Url, settings: &Settings) -> Result<Self, FetchError> {
-        let bad = |error: reqwest::Error| FetchError::Connect { url: base.to_string(), reason: chain(&error) };
+        let bad = |error: reqwest::Error| FetchError::Connect { url: base.to_string(), reason: causes(&error) };
         let redirects = reqwest::redirect::Policy::custom(|attempt| {
             let downgrade = attempt.previous().last().is_some_and(|from| from.scheme() == "https") && attempt.url().scheme() != "https";
             if downgrade || attempt.previous().len() > REDIRECTS || attempt.previous().contains(attempt.url()) {
@@ -82,7 +83,7 @@ impl Http {
         let response = match answered {
             Err(_) => return Err(FetchError::Stalled { url: url.to_string(), after: self.pace.stall }),
             Ok(Err(error)) if error.is_redirect() => return Err(FetchError::Redirects { url: url.to_string() }),
-            Ok(Err(error)) => return Err(FetchError::Connect { url: url.to_string(), reason: chain(&error) }),
+            Ok(Err(error)) => return Err(FetchError::Connect { url: url.to_string(), reason: causes(&error) }),
             Ok(Ok(response)) => response,
         };
         let status = response.status();
@@ -100,7 +101,7 @@ impl Http {
     /// no end but a broken line.
     fn body(&self, url: &Url, response: Response, at: u64, end: Option<u64>) -> Body {
         let end = end.or(response.content_length().map(|len| at.saturating_add(len)));
-        let pieces = response.bytes_stream().map(|piece| piece.map_err(|error| chain(&error)));
+        let pieces = response.bytes_stream().map(|piece| piece.map_err(|error| causes(&error)));
         Body::new(url.to_string(), Box::pin(pieces), at, end, self.pace)
     }
 
@@ -162,20 +163,6 @@ fn http_date(text: &str) -> Option<i64> {
         .into_iter()
         .find_map(|form| jiff::civil::DateTime::strptime(form, text).ok())?;
     Some(parsed.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_second())
-}
-
-/// An error with what is behind it: the outer one alone says only that something failed.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        source = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]
