@@ -85,6 +85,7 @@ fn helper(args: &[String]) -> ExitCode {
         "watchdog" => watchdog::main(rest),
         "host-keys" => early::host_keys::main(rest),
         "trial" => trial::main(rest),
+        "power-key" => shutdown::power_key::main(rest),
         "shutdown-wait" => shutdown::schedule::wait_main(rest),
         "health-checks" => trial::health_checks(rest),
         _ => {
@@ -96,7 +97,7 @@ fn helper(args: &[String]) -> ExitCode {
 
 const HELPERS: &str = "systemctl, journalctl, hostnamectl, timedatectl, shutdown, reboot, poweroff, halt, modprobe, log-daemon, network-daemon, network-wait, \
      exec-helper, map-ids, unit-engine, notify, coldplug, tmpfiles, sysctl, modules-load, pstore, watchdog, host-keys, trial, \
-     health-checks, shutdown-wait";
+     health-checks, power-key, shutdown-wait";
 
 /// PID 1 may not return: the kernel panics when it exits.
 fn as_pid1() -> ! {

@@ -356,9 +356,14 @@ impl Guest {
         self.check_console();
     }
 
+    /// Presses the power button.
+    pub fn tap_power_button(&self) {
+        qmp::command(&self.qmp, "system_powerdown");
+    }
+
     /// Presses the power button and waits until the machine is off.
     pub fn press_power_button(&mut self) {
-        qmp::command(&self.qmp, "system_powerdown");
+        self.tap_power_button();
         self.wait_until_off();
     }
 

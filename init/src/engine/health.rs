@@ -5,12 +5,9 @@
 
 use std::path::Path;
 
-use unit_files::exec::{ExecCommand, ExecContext};
-
 use super::manager::{Kind, Manager, now};
 use super::protocol::ActiveState;
 use super::restart::Usec;
-use super::spawn::Process;
 use crate::shutdown::ShutdownKind;
 use crate::sys::process;
 use crate::trial::{self, Verdict};
@@ -234,14 +231,6 @@ impl Manager {
             None => Some("the checks have not ended yet".to_owned()),
             Some(result) => result.clone().err(),
         }
-    }
-
-    /// Starts this program under one of its other names.
-    fn spawn_self(&mut self, name: &str, args: &[&str]) -> std::io::Result<i32> {
-        let path = std::env::current_exe()?.display().to_string();
-        let argv = std::iter::once("init").chain(args.iter().copied()).map(str::to_owned).collect();
-        let command = ExecCommand { path, argv, no_expansion: true, ..ExecCommand::default() };
-        self.spawn_in(name, &format!("system.slice/{name}"), "", &Process::new(&command, &ExecContext::default()))
     }
 
     fn health_problem(&self) -> Option<String> {

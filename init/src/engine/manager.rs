@@ -25,7 +25,7 @@ use super::poller::{Poller, Ready, Source};
 use super::power::PowerState;
 use super::protocol::ActiveState;
 use super::report::{Reporter, consoles};
-use super::restart::{StartLimiter, Usec};
+use super::restart::{Exit, StartLimiter, Usec};
 use super::service_state::{Event, Service};
 use super::sockets::SocketUnit;
 use super::spawn::ExecPipe;
@@ -272,7 +272,7 @@ impl Manager {
             Source::Socket(unit, _) => self.socket_ready(unit),
             Source::PowerButton => {
                 if self.power_button.as_ref().is_some_and(crate::shutdown::power_button::PowerButton::pressed) {
-                    self.begin_power(ShutdownKind::Poweroff, "the power button was pressed");
+                    self.power_key(ShutdownKind::Poweroff, "the power button was pressed");
                 }
             }
             Source::Mounts => self.read_mounts(),
@@ -304,7 +304,7 @@ impl Manager {
                 if !self.ctrl_alt_del.allow(now(), std::time::Duration::from_secs(2), 7) {
                     self.power.immediate(ShutdownKind::Reboot);
                 }
-                self.begin_power(ShutdownKind::Reboot, "ctrl-alt-del was pressed");
+                self.power_key(ShutdownKind::Reboot, "ctrl-alt-del was pressed");
             }
             libc::SIGPWR => self.begin_power(ShutdownKind::Poweroff, "the power is failing"),
             libc::SIGTERM if !self.paths.machine => self.begin_power(ShutdownKind::Halt, "asked by a signal"),
@@ -342,14 +342,16 @@ impl Manager {
     }
 
     fn process_ended(&mut self, ended: process::Ended) {
-        use super::restart::Exit;
         let exit = match ended.code {
             libc::CLD_EXITED => Exit::Code(ended.status),
             libc::CLD_DUMPED => Exit::Dumped(ended.status),
             _ => Exit::Signal(ended.status),
         };
         self.drop_exec_pipe(ended.pid);
-        if self.power.helper_ended(ended.pid) || self.health_process_ended(ended.pid, exit == Exit::Code(0)) {
+        if self.power.helper_ended(ended.pid)
+            || self.power_key_answered(ended.pid, exit)
+            || self.health_process_ended(ended.pid, exit == Exit::Code(0))
+        {
             return;
         }
         let Some(unit) = self.pids.remove(&ended.pid) else { return };

@@ -57,6 +57,18 @@ impl Paths {
         self.runtime.join("control")
     }
 
+    /// There while inhibitors that asked for a moment are waited for.
+    #[must_use]
+    pub fn shutdown_pending(&self) -> PathBuf {
+        self.runtime.join("shutdown-pending")
+    }
+
+    /// Why a key of the machine does not end it.
+    #[must_use]
+    pub fn power_key(&self) -> PathBuf {
+        self.runtime.join("power-key")
+    }
+
     /// The notify socket.
     #[must_use]
     pub fn notify(&self) -> PathBuf {

@@ -5,15 +5,19 @@ use unit_files::exec::{ExecCommand, ExecContext};
 use super::graph::UnitId;
 use super::manager::{Kind, Manager, now};
 use super::protocol::{ActiveState, JobMode, Verb};
-use super::restart::Usec;
+use super::restart::{Exit, Usec};
 use super::spawn::Process;
-use crate::shutdown::ShutdownKind;
+use crate::shutdown::{ShutdownKind, power_key};
 use crate::sys::process;
 
 /// How long containers get.
 const CONTAINERS: Usec = 12_000_000;
 /// How long all units get together, whatever their own timeouts say.
 const UNITS: Usec = 120_000_000;
+/// Under which name the log has what follows from a key.
+const POWER_KEY: &str = "power-key.service";
+/// How long inhibitors may take to be read: from a disk that has died they never come.
+const ASKING: Usec = 20_000_000;
 
 /// How far the way down is.
 #[derive(Debug, Default)]
@@ -22,6 +26,16 @@ pub(super) struct PowerState {
     phase: Phase,
     helper: Option<i32>,
     deadline: Option<Usec>,
+    asking: Option<Asking>,
+}
+
+/// Inhibitors are being asked whether a key may end it.
+#[derive(Debug, Clone, Copy)]
+struct Asking {
+    pid: i32,
+    kind: ShutdownKind,
+    why: &'static str,
+    deadline: Usec,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +60,7 @@ impl PowerState {
     }
 
     pub fn next_deadline(&self) -> Option<Usec> {
-        self.deadline
+        [self.deadline, self.asking.map(|asking| asking.deadline)].into_iter().flatten().min()
     }
 
     /// Notes that the process that stops containers has ended.
@@ -75,6 +89,50 @@ impl Manager {
         } else {
             self.stop_everything();
         }
+    }
+
+    /// A key of the machine asks for it, as a person does with a command: inhibitors are minded, by a process of its own, since that reads files
+    /// and waits. Where they cannot be asked the key counts all the same.
+    pub fn power_key(&mut self, kind: ShutdownKind, why: &'static str) {
+        if !self.power.is_none() || self.power.asking.is_some() {
+            return;
+        }
+        let _ = std::fs::remove_file(self.paths.power_key());
+        let answer = self.paths.power_key().display().to_string();
+        match self.spawn_self(POWER_KEY, &["power-key", word(kind), &answer]) {
+            Ok(pid) => self.power.asking = Some(Asking { pid, kind, why, deadline: now().saturating_add(ASKING) }),
+            Err(error) => {
+                self.reporter.warn(&format!("inhibitors cannot be asked: {error}"));
+                self.begin_power(kind, why);
+            }
+        }
+    }
+
+    /// Takes note of the end of the process that asks inhibitors. Only its clear refusal counts as one.
+    pub fn power_key_answered(&mut self, pid: i32, exit: Exit) -> bool {
+        let Some(asking) = self.power.asking.take_if(|asking| asking.pid == pid) else { return false };
+        if exit == Exit::Code(power_key::FORBIDDEN.into()) {
+            let line = format!("{}: {}", asking.why, std::fs::read_to_string(self.paths.power_key()).unwrap_or_default());
+            self.reporter.unit(POWER_KEY, 5, &line);
+            self.reporter.announce(&format!("garboard: {line}"));
+        } else {
+            self.begin_power(asking.kind, asking.why);
+        }
+        true
+    }
+
+    /// Waits no longer for inhibitors that cannot be read; those that asked for a moment have theirs.
+    fn power_key_step(&mut self) {
+        let Some(asking) = self.power.asking.as_mut().filter(|asking| asking.deadline <= now()) else { return };
+        if self.paths.shutdown_pending().exists() {
+            asking.deadline = now().saturating_add(ASKING);
+            return;
+        }
+        let asking = *asking;
+        self.power.asking = None;
+        let _ = process::kill(asking.pid, libc::SIGKILL);
+        self.reporter.warn("inhibitors cannot be read; not waiting for them any longer");
+        self.begin_power(asking.kind, asking.why);
     }
 
     /// Goes down without stopping units.
@@ -139,6 +197,7 @@ impl Manager {
 
     /// Goes on with the way down; what to do at its end.
     pub fn power_step(&mut self) -> Option<ShutdownKind> {
+        self.power_key_step();
         let kind = self.power.kind?;
         let late = self.power.deadline.is_some_and(|deadline| deadline <= now());
         match self.power.phase {
@@ -171,6 +230,17 @@ impl Manager {
             }
         }
     }
+}
+
+/// What a target is that stands for the end of the machine: its job is the end itself, with all that belongs to one.
+pub(super) fn of_target(name: &str) -> Option<ShutdownKind> {
+    Some(match name {
+        "poweroff.target" => ShutdownKind::Poweroff,
+        "reboot.target" | "ctrl-alt-del.target" => ShutdownKind::Reboot,
+        "halt.target" => ShutdownKind::Halt,
+        "kexec.target" => ShutdownKind::Kexec,
+        _ => return None,
+    })
 }
 
 fn word(kind: ShutdownKind) -> &'static str {

@@ -7,6 +7,7 @@ use unit_files::{Config, LoadState};
 use super::conditions;
 use super::graph::{Dep, Graph, UnitId};
 use super::manager::{Kind, Manager, now, random_id};
+use super::power;
 use super::protocol::{ActiveState, JobMode, JobResult, Verb};
 use super::service_state::{Event, State};
 use super::transaction::{JobKind, Queued, TransactionError, Unloadable, World, plan};
@@ -53,6 +54,12 @@ impl World for Manager {
 impl Manager {
     /// Queues the jobs for a request, and returns the numbers of those for the named units themselves.
     pub fn enqueue(&mut self, verb: Verb, units: &[UnitId], mode: JobMode) -> Result<Vec<u32>, TransactionError> {
+        if verb != Verb::Stop
+            && let Some(kind) = units.iter().find_map(|unit| power::of_target(self.graph.name(*unit)))
+        {
+            self.begin_power(kind, "its target was started");
+            return Ok(Vec::new());
+        }
         let plan = plan(&*self, verb, units, mode)?;
         for line in &plan.dropped {
             self.reporter.warn(line);

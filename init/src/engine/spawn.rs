@@ -76,6 +76,14 @@ impl Manager {
         Ok(pid)
     }
 
+    /// Starts this program under one of its other names.
+    pub fn spawn_self(&mut self, name: &str, args: &[&str]) -> std::io::Result<i32> {
+        let path = std::env::current_exe()?.display().to_string();
+        let argv = std::iter::once("init").chain(args.iter().copied()).map(str::to_owned).collect();
+        let command = ExecCommand { path, argv, no_expansion: true, ..ExecCommand::default() };
+        self.spawn_in(name, &format!("system.slice/{name}"), "", &Process::new(&command, &ExecContext::default()))
+    }
+
     /// Starts a process that belongs to no unit, in a control group of its own.
     pub fn spawn_in(&mut self, name: &str, relative: &str, invocation: &str, process: &Process<'_>) -> std::io::Result<i32> {
         let mut environment = self.environment.clone();

@@ -56,7 +56,7 @@ pub fn respect(verb: &str, inhibitors: Inhibitors, say: &mut dyn FnMut(&str)) ->
         if !block.is_empty() {
             let who: Vec<String> = block.iter().map(Inhibitor::describe).collect();
             remove(&inhibitors.pending);
-            return Err(format!("this host does not {verb} now: {}; `-i` goes on all the same", who.join("; ")));
+            return Err(format!("this host does not {verb} now: {}; `systemctl {verb} -i` goes on all the same", who.join("; ")));
         }
         if delay.is_empty() || Instant::now() >= end {
             for late in delay {

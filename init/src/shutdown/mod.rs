@@ -11,6 +11,7 @@ pub mod command;
 pub mod inhibit;
 mod mount_table;
 pub mod power_button;
+pub mod power_key;
 mod processes;
 pub mod schedule;
 mod unmount;

@@ -13,5 +13,6 @@ mod dependencies;
 mod messages;
 mod misbehaviour;
 mod others_units;
+mod power;
 mod processes;
 mod questions;

@@ -108,6 +108,30 @@ fn a_machine_reboots_only_when_nobody_minds() {
     rebooted(&mut host, 5);
 }
 
+/// The power button and Ctrl-Alt-Del ask as a command does, and say who forbids it; a command that says `-i` does not ask.
+#[test]
+#[ignore = "for make test-long"]
+fn the_power_button_minds_inhibitors() {
+    let mut host = machine("tiny", "strategy: reboot\n");
+    inhibit(&host, "--who=db", "failing over");
+    host.tap_power_button();
+    let line = host.wait_for("the power button was pressed: ");
+    assert!(line.contains("does not poweroff now: db forbids it: failing over"), "{line}");
+    host.ok("sudo kill -INT 1");
+    let line = host.wait_for("ctrl-alt-del was pressed: ");
+    assert!(line.contains("does not reboot now: db forbids it: failing over"), "{line}");
+    host.eventually("test $(sudo journalctl -b -u power-key -o cat --no-pager | tee /dev/stderr | grep -c 'failing over') -ge 2");
+    assert_eq!((host.starts(), host.ok("systemctl is-system-running || true").as_str()), (1, "running"));
+    host.ok("sudo sh -c 'kill $(pgrep -P $(cat /run/inhibiting)) $(cat /run/inhibiting)'");
+    host.eventually("! sudo systemd-inhibit --list | grep -q 'failing over'");
+    // Who asks for a moment is waited for, which is in the log.
+    inhibit(&host, "--mode=delay", "writing down");
+    host.tap_power_button();
+    host.eventually("sudo journalctl -b -u power-key -o cat --no-pager | tee /dev/stderr | grep -q 'waiting up to .* writing down'");
+    host.wait_for("garboard: going down (poweroff): the power button was pressed");
+    host.wait_until_off();
+}
+
 /// A server that speaks FleetLock, as much of it as clients see.
 struct FleetLock {
     url: String,
