@@ -15,11 +15,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::agent::{Agent, AgentError, Wish};
-use crate::policy::next_check;
+use crate::policy::{ETCD_MEMBERS, next_check};
 use crate::state::Event;
 use crate::status::{AgentState, Problem, Status};
 
 const MAX_REQUEST: u64 = 64 << 10;
+/// Other members of an etcd cluster are updated one after the other: seconds after which they are looked at again.
+const MEMBERS_AGAIN: u64 = 600;
 const NO_SERVER: &str = "no update server is set (garboard.update.server in the cloud-config)";
 
 /// What the daemon is asked to do.
@@ -248,8 +250,12 @@ pub async fn run(mut agent: Agent, metrics_tcp: Option<std::net::SocketAddr>) ->
         }
         if periodic {
             failures = if failed { failures + 1 } else { 0 };
-            // A trial ends soon, and then there is something to note.
-            let interval = if agent.status.state == AgentState::Trial { 15 } else { agent.settings.interval };
+            let interval = match agent.status.wait.as_deref() {
+                // A trial ends soon, and then there is something to note.
+                _ if agent.status.state == AgentState::Trial => 15,
+                Some(ETCD_MEMBERS) => agent.settings.interval.min(MEMBERS_AGAIN),
+                _ => agent.settings.interval,
+            };
             let seconds = next_check(interval, failures, agent.retry_after.take(), random());
             let until = agent.status.wait_until.map(|until| until.saturating_sub((agent.clock)()).max(1));
             next = Instant::now() + Duration::from_secs(seconds.min(until.unwrap_or(u64::MAX)));

@@ -1,6 +1,9 @@
-//! A snapshot of etcd's data, before a release with another etcd takes them over and an older one can read them no more.
+//! A snapshot of etcd's data, before a release with another etcd takes them over and an older one can read them no more; and how far the
+//! other members of its cluster are ([`cluster`]).
 //!
 //! Taken only if `etcd.service` runs on this host. Kept on state, `LEFT-to-TAKEN.db`; putting one back is for people (`docs/updating.md`).
+
+mod cluster;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,6 +29,8 @@ const KEEP: usize = 2;
 pub trait Etcd {
     /// Whether it runs, or tries to.
     async fn runs(&self) -> Result<bool, String>;
+    /// The version that all members of its cluster have reached, as they agreed.
+    async fn cluster(&self) -> Result<String, String>;
     /// Writes a snapshot into a new file.
     async fn save(&self, file: &Path) -> Result<(), String>;
 }
@@ -99,6 +104,16 @@ impl HostEtcd {
         let mut command = Command::new(&self.systemctl);
         run(command.args(["show", "-p", name, "--value", "etcd.service"]), ASK_LIMIT).await
     }
+
+    /// What `etcdctl` has to be told to reach it. Nothing where somebody has set that for this service, who knows better.
+    async fn client(&self) -> Result<Vec<(&'static str, String)>, String> {
+        let process = self.property("MainPID").await?;
+        if std::env::var_os("ETCDCTL_ENDPOINTS").is_some() {
+            return Ok(Vec::new());
+        }
+        let read = |what: &str| fs::read(format!("/proc/{}/{what}", process.trim())).unwrap_or_default();
+        Ok(client(&settings(&read("environ"), &read("cmdline"))))
+    }
 }
 
 #[async_trait(?Send)]
@@ -108,15 +123,14 @@ impl Etcd for HostEtcd {
         Ok(matches!(state.trim(), "active" | "activating" | "reloading" | "deactivating"))
     }
 
+    async fn cluster(&self) -> Result<String, String> {
+        let client: BTreeMap<_, _> = self.client().await?.into_iter().collect();
+        cluster::version(&|name| client.get(name).cloned().or_else(|| std::env::var(name).ok())).await
+    }
+
     async fn save(&self, file: &Path) -> Result<(), String> {
-        let process = self.property("MainPID").await?;
         let mut command = Command::new(&self.etcdctl);
-        command.args(["snapshot", "save"]).arg(file).env("ETCDCTL_API", "3");
-        // Who sets it for this service knows better.
-        if std::env::var_os("ETCDCTL_ENDPOINTS").is_none() {
-            let read = |what: &str| fs::read(format!("/proc/{}/{what}", process.trim())).unwrap_or_default();
-            command.envs(client(&settings(&read("environ"), &read("cmdline"))));
-        }
+        command.args(["snapshot", "save"]).arg(file).env("ETCDCTL_API", "3").envs(self.client().await?);
         run(&mut command, self.limit).await.map(drop)
     }
 }

@@ -34,14 +34,26 @@ pub fn older(state: &StateFloor, release: &StateFloor) -> Option<Older> {
 /// takes over no data, of a version before the last
 /// (<https://etcd.io/docs/v3.5/upgrades/upgrade_3_5/#upgrade-requirements>).
 #[must_use]
-pub fn skipped(state: &StateFloor, release: &StateFloor, component: &str) -> Option<String> {
-    let number = |text: &str| {
-        let mut parts = text.split('.').map(|text| part(text).0);
-        Some((parts.next()?, parts.next()?))
-    };
-    let (major, minor) = number(state.components.get(component)?)?;
-    let (new_major, new_minor) = number(release.components.get(component)?)?;
+pub fn skipped(from: &str, release: &StateFloor, component: &str) -> Option<String> {
+    let (major, minor) = minor(from)?;
+    let (new_major, new_minor) = self::minor(release.components.get(component)?)?;
     (major == new_major && new_minor > minor.saturating_add(1)).then(|| format!("{major}.{}", minor + 1))
+}
+
+/// Whether a release brings a component in a later minor version than `state` has been used with, or where that does not say.
+#[must_use]
+pub fn goes_up(state: &StateFloor, release: &StateFloor, component: &str) -> bool {
+    let Some(new) = release.components.get(component) else { return false };
+    match (state.components.get(component).and_then(|old| minor(old)), minor(new)) {
+        (Some(old), Some(new)) => new > old,
+        _ => true,
+    }
+}
+
+/// Major and minor version.
+fn minor(text: &str) -> Option<(u64, u64)> {
+    let mut parts = text.split('.').map(|text| part(text).0);
+    Some((parts.next()?, parts.next()?))
 }
 
 /// Whether a release brings a component in another version than `state` has been used with, or where that does not say.
@@ -106,13 +118,25 @@ mod tests {
 
     #[test]
     fn what_goes_up_by_one_minor_version_at_a_time_says_which_comes_first() {
-        let skips = |state: &str, release: &str| skipped(&floor(1, &[("etcd", state)]), &floor(1, &[("etcd", release)]), "etcd");
+        let skips = |state: &str, release: &str| skipped(state, &floor(1, &[("etcd", release)]), "etcd");
         assert_eq!(skips("3.5", "3.7"), Some("3.6".to_owned()));
         assert_eq!(skips("3.9.1", "3.20"), Some("3.10".to_owned()));
         for (state, release) in [("3.5", "3.5"), ("3.5", "3.6"), ("3.5.16", "3.6.0"), ("3.6", "3.4"), ("3.5", "4.0"), ("3", "3.7")] {
             assert_eq!(skips(state, release), None, "{state} {release}");
         }
-        assert_eq!(skipped(&floor(1, &[]), &floor(1, &[("etcd", "3.7")]), "etcd"), None);
+        assert_eq!(skipped("3.5", &floor(1, &[]), "etcd"), None);
+    }
+
+    #[test]
+    fn a_component_goes_up_by_its_minor_version_or_when_nobody_knows() {
+        let up = |state: &[(&str, &str)], release: &[(&str, &str)]| goes_up(&floor(1, state), &floor(1, release), "etcd");
+        for (state, release) in [("3.5", "3.6"), ("3.5.9", "3.10"), ("3.5", "4.0"), ("3", "3.6"), ("", "3.6")] {
+            assert!(up(&[("etcd", state)], &[("etcd", release)]), "{state} {release}");
+        }
+        for (state, release) in [("3.5", "3.5"), ("3.5.1", "3.5.20"), ("3.6", "3.5.9")] {
+            assert!(!up(&[("etcd", state)], &[("etcd", release)]), "{state} {release}");
+        }
+        assert!(up(&[], &[("etcd", "3.5")]) && !up(&[("etcd", "3.5")], &[]) && !up(&[], &[]));
     }
 
     #[test]

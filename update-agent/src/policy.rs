@@ -6,6 +6,9 @@ use release_format::{Channel, ChannelRelease, Release, host_position};
 use crate::recovery::Standing;
 use crate::settings::Window;
 
+/// The name of waiting for other members of the etcd cluster.
+pub const ETCD_MEMBERS: &str = "etcd-members";
+
 /// What the decision rests on.
 pub struct World<'a> {
     /// Seconds since 1970.

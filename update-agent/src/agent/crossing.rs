@@ -5,7 +5,7 @@ use release_format::StateFloor;
 
 use super::{Agent, AgentError};
 use crate::etcd;
-use crate::floor::{changes, older, skipped};
+use crate::floor::{changes, goes_up, older, skipped};
 use crate::recovery::Standing;
 use crate::slots::{Content, Slots};
 use crate::verity::hex;
@@ -27,14 +27,24 @@ impl Agent {
         }
     }
 
-    /// Whether a newer version's etcd could take over the data here; any could where none runs.
+    /// Whether a newer version's etcd could take over the data here, and join the other members; any could where none runs.
     pub(super) async fn may_go_on(&self, version: &Version, release: &StateFloor) -> Result<(), AgentError> {
-        let Some(first) = skipped(&self.host.floor, release, ETCD) else { return Ok(()) };
         // Where nobody can tell whether one runs, one may.
-        if self.etcd.runs().await.is_ok_and(|runs| !runs) {
+        if !goes_up(&self.host.floor, release, ETCD) || self.etcd.runs().await.is_ok_and(|runs| !runs) {
             return Ok(());
         }
-        Err(AgentError::StateSkip { version: version.clone(), first })
+        let running = self.host.floor.components.get(ETCD);
+        if let Some(first) = running.and_then(|running| skipped(running, release, ETCD)) {
+            return Err(AgentError::StateSkip { version: version.clone(), first });
+        }
+        // A member may be ahead of the others by one minor version only, and a member that does not answer may be in any.
+        let wait = |reason: String| AgentError::EtcdMembers { version: version.clone(), reason };
+        let cluster = self.etcd.cluster().await;
+        let cluster = cluster.map_err(|error| wait(format!("which version all of them have cannot be asked: {error}")))?;
+        match skipped(&cluster, release, ETCD) {
+            Some(first) => Err(wait(format!("not all of them run etcd {first} yet, the cluster is at {cluster}"))),
+            None => Ok(()),
+        }
     }
 
     /// Saves etcd's data before another etcd gets them; nothing where none runs.

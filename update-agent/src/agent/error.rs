@@ -11,6 +11,7 @@ use crate::download::DownloadError;
 use crate::fetch::FetchError;
 use crate::floor::Older;
 use crate::host::HostError;
+use crate::policy::ETCD_MEMBERS;
 use crate::slots::SlotError;
 use crate::state::StateError;
 use crate::trust::{STATE_FULL, TrustError};
@@ -67,6 +68,17 @@ pub enum AgentError {
         /// What has to come first.
         first: String,
     },
+    /// The other members of the cluster are not as far as its etcd wants them, or nobody knows. It may be taken later.
+    #[error(
+        "version {version} brings the next etcd and waits for the members of the etcd cluster: {reason}; with etcd.service stopped and \
+         disabled this one is taken"
+    )]
+    EtcdMembers {
+        /// The version.
+        version: Version,
+        /// Why not now.
+        reason: String,
+    },
     /// etcd runs, and its data are not saved.
     #[error(
         "version {version} brings another etcd, and there is no snapshot of its data: {reason}; with etcd.service stopped none is needed"
@@ -116,6 +128,7 @@ impl AgentError {
             Self::Downgrade { .. } => "downgrade",
             Self::StateFloor { .. } => "state-floor",
             Self::StateSkip { .. } => "etcd-skip",
+            Self::EtcdMembers { .. } => ETCD_MEMBERS,
             Self::Snapshot { .. } => "etcd-snapshot",
             Self::NotTaken { .. } => "not-taken",
             Self::NoRollback(_) => "no-rollback",

@@ -141,6 +141,14 @@ impl Agent {
         self.publish();
     }
 
+    /// Says what it waits for with a version that is there.
+    fn waits(&mut self, version: &Version, why: String, kind: &str, until: Option<u64>) {
+        self.say(AgentState::Waiting, Some(version), why);
+        self.status.wait = Some(kind.to_owned());
+        self.status.wait_until = until;
+        self.publish();
+    }
+
     /// Writes the status file. Losing it is no reason to stop.
     pub fn publish(&self) {
         if let Err(error) = self.status.store(&self.paths.status) {
@@ -272,10 +280,7 @@ impl Agent {
                 self.say(AgentState::Waiting, Some(&release.version), format!("version {} can be installed", release.version));
             }
             Decision::Wait { version, why } => {
-                self.say(AgentState::Waiting, Some(version), why.explain(version));
-                self.status.wait = Some(why.kind().to_owned());
-                self.status.wait_until = why.until();
-                self.publish();
+                self.waits(version, why.explain(version), why.kind(), why.until());
             }
         }
         Ok((list, decision))
@@ -306,8 +311,14 @@ impl Agent {
             _ => return Ok(None),
         };
         let source = self.source()?;
-        self.install(&source, &list, &entry, wish.downgrade).await?;
-        Ok(Some(entry.version))
+        match self.install(&source, &list, &entry, wish.downgrade).await {
+            // Nothing has failed: the others need time.
+            Err(error @ AgentError::EtcdMembers { .. }) => {
+                self.waits(&entry.version, error.to_string(), error.kind(), None);
+                Ok(None)
+            }
+            installed => installed.map(|()| Some(entry.version)),
+        }
     }
 
     fn on_trial(&self) -> bool {

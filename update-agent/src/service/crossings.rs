@@ -12,12 +12,15 @@ use super::shop::Shop;
 use crate::agent::Wish;
 use crate::crash::fixture::Release;
 use crate::etcd::Etcd;
+use crate::status::AgentState;
 
 /// An etcd that runs, or does not, and whose snapshots succeed, or do not.
 #[derive(Clone, Default)]
 struct Fake {
     runs: bool,
     fails: bool,
+    /// What its members have agreed on; nobody can ask where it is empty.
+    cluster: Rc<RefCell<&'static str>>,
     saved: Rc<RefCell<Vec<PathBuf>>>,
 }
 
@@ -27,6 +30,13 @@ impl Etcd for Fake {
         Ok(self.runs)
     }
 
+    async fn cluster(&self) -> Result<String, String> {
+        match *self.cluster.borrow() {
+            "" => Err("connection refused".to_owned()),
+            version => Ok(version.to_owned()),
+        }
+    }
+
     async fn save(&self, file: &Path) -> Result<(), String> {
         if self.fails {
             return Err("etcdctl: context deadline exceeded".to_owned());
@@ -34,6 +44,11 @@ impl Etcd for Fake {
         self.saved.borrow_mut().push(file.to_owned());
         std::fs::write(file, "snapshot").map_err(|error| error.to_string())
     }
+}
+
+/// One whose cluster is at a version.
+fn running(cluster: &'static str) -> Fake {
+    Fake { runs: true, cluster: Rc::new(RefCell::new(cluster)), ..Fake::default() }
 }
 
 fn downgrade(version: &str) -> Wish {
@@ -103,7 +118,7 @@ async fn a_rollback_minds_the_state_too() {
 
 #[tokio::test]
 async fn etcd_is_saved_before_another_one_gets_its_data() {
-    let etcd = Fake { runs: true, ..Fake::default() };
+    let etcd = running("3.4");
     let world = updated(&[("etcd", "3.4")], &[("etcd", "3.5")], &etcd).await;
     let snapshot = world.machine.directory.path().join("garboard/etcd/1.0-to-1.1.db");
     assert_eq!(std::fs::read_to_string(snapshot).unwrap(), "snapshot");
@@ -111,15 +126,15 @@ async fn etcd_is_saved_before_another_one_gets_its_data() {
     assert_eq!(events, ["etcd-snapshot", "installed"]);
     // What nothing changes, and what does not run, is not saved.
     for (old, new, runs) in [("3.5", "3.5", true), ("3.4", "3.5", false)] {
-        let etcd = Fake { runs, ..Fake::default() };
+        let etcd = Fake { runs, ..running("3.5") };
         let world = updated(&[("etcd", old)], &[("etcd", new)], &etcd).await;
         assert!(etcd.saved.borrow().is_empty() && !world.machine.directory.path().join("garboard/etcd").exists());
     }
     // Nobody knows what the running image has: better once too often.
-    let etcd = Fake { runs: true, ..Fake::default() };
+    let etcd = running("3.4");
     updated(&[], &[("etcd", "3.5")], &etcd).await;
     assert_eq!(etcd.saved.borrow().len(), 1);
-    let etcd = Fake { runs: true, ..Fake::default() };
+    let etcd = running("3.4");
     updated(&[("etcd", "3.5")], &[], &etcd).await;
     assert!(etcd.saved.borrow().is_empty(), "the release has no etcd");
 }
@@ -128,14 +143,14 @@ async fn etcd_is_saved_before_another_one_gets_its_data() {
 async fn without_a_snapshot_of_a_running_etcd_the_update_waits() {
     let world = world_of(Release::with_floor("1.0", 1, &[("etcd", "3.4")]), Release::with_floor("1.1", 1, &[("etcd", "3.5")])).await;
     let mut agent = world.machine.agent(&world.server.url);
-    agent.etcd = Box::new(Fake { runs: true, fails: true, ..Fake::default() });
+    agent.etcd = Box::new(Fake { fails: true, ..running("3.4") });
     let error = agent.update(&asked()).await.unwrap_err();
     assert_eq!(error.kind(), "etcd-snapshot");
     assert!(error.to_string().contains("deadline"), "{error}");
     assert_eq!((world.machine.boots(), agent.reboots()), ("1.0".to_owned(), false));
     // When etcd answers again, the rest is done, and nothing is fetched again.
     let sent = world.server.shared.lock().unwrap().sent;
-    agent.etcd = Box::new(Fake { runs: true, ..Fake::default() });
+    agent.etcd = Box::new(running("3.4"));
     assert_eq!(agent.update(&asked()).await.unwrap().unwrap().as_str(), "1.1");
     assert_eq!(world.server.shared.lock().unwrap().sent, sent);
     assert_eq!(world.machine.boots(), "1.1");
@@ -147,7 +162,7 @@ async fn a_release_that_skips_a_minor_version_of_etcd_is_not_taken_where_one_run
         let world = world_of(Release::with_floor("1.0", 1, &[("etcd", "3.5")]), Release::with_floor("1.1", 1, &[("etcd", "3.7")])).await;
         let writes = world.machine.disk.log.borrow().len();
         let mut agent = world.machine.agent(&world.server.url);
-        agent.etcd = Box::new(Fake { runs, ..Fake::default() });
+        agent.etcd = Box::new(Fake { runs, ..running("3.5") });
         let updated = agent.update(&asked()).await;
         if let Err(error) = &updated {
             assert!(error.to_string().contains("a release with etcd 3.6 comes first"), "{error}");
@@ -155,6 +170,44 @@ async fn a_release_that_skips_a_minor_version_of_etcd_is_not_taken_where_one_run
         }
         assert_eq!(updated.map(drop).map_err(|error| error.kind()), expected);
     }
+}
+
+#[tokio::test]
+async fn the_next_etcd_waits_until_all_members_of_the_cluster_have_reached_the_one_that_runs() {
+    let world = world_of(Release::with_floor("1.0", 1, &[("etcd", "3.5")]), Release::with_floor("1.1", 1, &[("etcd", "3.6")])).await;
+    let writes = world.machine.disk.log.borrow().len();
+    let mut agent = world.machine.agent(&world.server.url);
+    let etcd = running("3.4.0");
+    agent.etcd = Box::new(etcd.clone());
+    // Another member is still at 3.4; then nobody answers, and it may be anywhere.
+    for (cluster, why) in [("3.4.0", "not all of them run etcd 3.5 yet"), ("", "connection refused")] {
+        *etcd.cluster.borrow_mut() = cluster;
+        for asked in [true, false] {
+            assert_eq!(agent.update(&Wish { asked, ..Wish::default() }).await.unwrap(), None);
+            assert_eq!((agent.status.state, agent.status.wait.as_deref()), (AgentState::Waiting, Some("etcd-members")));
+            assert!(agent.status.why.contains(why), "{}", agent.status.why);
+        }
+        assert_eq!(agent.apply(&world.shop.bundle(), &asked()).await.unwrap_err().kind(), "etcd-members");
+    }
+    assert_eq!((agent.status.counters.failures, &agent.status.error, world.machine.disk.log.borrow().len()), (0, &None, writes));
+    // It goes on by itself when they are there, and the version has not failed meanwhile.
+    *etcd.cluster.borrow_mut() = "3.5.0";
+    assert_eq!(agent.update(&Wish::default()).await.unwrap().unwrap().as_str(), "1.1");
+    assert_eq!((world.machine.boots().as_str(), agent.status.wait.as_deref()), ("1.1", None));
+}
+
+#[tokio::test]
+async fn a_release_with_the_same_minor_version_of_etcd_asks_nobody() {
+    for (old, new) in [("3.5", "3.5"), ("3.5.15", "3.5.16")] {
+        updated(&[("etcd", old)], &[("etcd", new)], &running("")).await;
+    }
+    updated(&[("etcd", "3.5")], &[], &running("")).await;
+    updated(&[("etcd", "3.4")], &[("etcd", "3.5")], &Fake::default()).await;
+    // Nobody knows what the running image has: the members do.
+    let world = world_of(Release::with_floor("1.0", 1, &[]), Release::with_floor("1.1", 1, &[("etcd", "3.6")])).await;
+    let mut agent = world.machine.agent(&world.server.url);
+    agent.etcd = Box::new(running("3.4.0"));
+    assert_eq!(agent.update(&asked()).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -166,7 +219,7 @@ async fn a_downgrade_that_changes_etcd_saves_it_too() {
     let mut machine = Machine::new(&shop, &Release::with_floor("1.0", 1, &[("etcd", "3.5")]));
     machine.releases.push(older);
     let mut agent = machine.agent("");
-    let etcd = Fake { runs: true, ..Fake::default() };
+    let etcd = running("3.4");
     agent.etcd = Box::new(etcd.clone());
     agent.apply(&shop.bundle(), &Wish { downgrade: true, ..asked() }).await.unwrap();
     assert_eq!(etcd.saved.borrow().len(), 1);

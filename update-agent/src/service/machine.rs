@@ -44,6 +44,10 @@ impl Etcd for NoEtcd {
         Ok(false)
     }
 
+    async fn cluster(&self) -> Result<String, String> {
+        Err("there is no etcd".to_owned())
+    }
+
     async fn save(&self, _: &Path) -> Result<(), String> {
         Err("there is no etcd".to_owned())
     }
