@@ -269,22 +269,26 @@ mod tests {
         assert!(snapshot(&unknown, &to, "x").await.is_err(), "who does not know does not go on");
     }
 
-    /// The real programs: a running etcd, listening where its arguments say.
-    #[tokio::test]
-    #[ignore = "needs etcd and etcdctl"]
-    async fn a_real_etcd_is_saved() {
-        let _alone = ALONE.lock().await;
-        let directory = tempfile::tempdir().unwrap();
+    /// The real program, and a host on which it runs, listening where its arguments say.
+    fn real(directory: &Path) -> (Killed, HostEtcd) {
         let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let (client, peer) = (format!("http://127.0.0.1:{}", port()), format!("http://127.0.0.1:{}", port()));
         let mut etcd = Command::new("/usr/bin/etcd");
         etcd.args(["--listen-client-urls", &client, "--advertise-client-urls", &client, "--listen-peer-urls", &peer]);
         etcd.args(["--initial-advertise-peer-urls", &peer, "--initial-cluster", &format!("default={peer}")]);
-        let etcd = etcd.arg("--data-dir").arg(directory.path().join("data")).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let etcd = etcd.arg("--data-dir").arg(directory.join("data")).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let etcd = Killed(etcd.unwrap());
         let systemctl = format!(r#"case "$*" in *ActiveState*) echo active;; *) echo {};; esac"#, etcd.0.id());
-        let host =
-            HostEtcd { etcdctl: "/usr/bin/etcdctl".into(), limit: Duration::from_secs(20), ..host(directory.path(), &systemctl, "") };
+        let host = HostEtcd { etcdctl: "/usr/bin/etcdctl".into(), limit: Duration::from_secs(20), ..host(directory, &systemctl, "") };
+        (etcd, host)
+    }
+
+    #[tokio::test]
+    #[ignore = "needs etcd and etcdctl"]
+    async fn a_real_etcd_is_saved() {
+        let _alone = ALONE.lock().await;
+        let directory = tempfile::tempdir().unwrap();
+        let (_etcd, host) = real(directory.path());
         let began = Instant::now();
         let file = loop {
             match snapshot(&host, &directory.path().join("etcd"), "1.0-to-1.1").await {
@@ -296,6 +300,26 @@ mod tests {
         let status = run(status.args(["snapshot", "status"]).arg(&file).env("ETCDCTL_API", "3"), Duration::from_secs(20)).await.unwrap();
         assert!(status.contains(", "), "{status}");
         assert_eq!(files(&directory.path().join("etcd")), ["1.0-to-1.1.db"]);
+    }
+
+    #[tokio::test]
+    #[ignore = "needs etcd"]
+    async fn a_real_etcd_says_how_far_its_cluster_is() {
+        let _alone = ALONE.lock().await;
+        let directory = tempfile::tempdir().unwrap();
+        let (_etcd, host) = real(directory.path());
+        let began = Instant::now();
+        let cluster = loop {
+            match host.cluster().await {
+                Ok(cluster) => break cluster,
+                Err(error) => assert!(began.elapsed() < Duration::from_secs(60), "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        // Alone, it agrees with itself, on a minor version.
+        let said = run(Command::new("/usr/bin/etcd").arg("--version"), Duration::from_secs(20)).await.unwrap();
+        let minor = said.lines().find_map(|line| line.strip_prefix("etcd Version: ")?.rsplit_once('.')).unwrap().0;
+        assert_eq!(cluster, format!("{minor}.0"));
     }
 
     #[test]
