@@ -310,6 +310,12 @@ fn raw_image_satisfies_every_tool() {
     assert_eq!(cmdline.trim_end_matches('\0'), format!("roothash={hash} panic=10 console=ttyS0"));
     let sections = run("objdump", &["-h", text(&at("uki.efi"))]);
     assert!([".osrel", ".uname", ".initrd", ".linux"].iter().all(|name| sections.contains(name)), "{sections}");
+
+    // The layout names every byte of the UKI once, files of the initramfs where they are.
+    assert_eq!(result.uki_layout.iter().map(|(_, len)| *len).sum::<u64>(), result.uki.len() as u64);
+    let before = result.uki_layout.iter().take_while(|(name, _)| name != ".initrd/init");
+    let start = usize::try_from(before.map(|(_, len)| *len).sum::<u64>()).unwrap();
+    assert!(result.uki[start..start + 9000] == bytes(9000, 4));
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub struct Costs {
     pub map_and_index: u64,
     /// Patches of earlier releases of which nothing could be borrowed, since they are damaged or gone: from and to which version, and why.
     pub lost_patches: Vec<String>,
+    /// Versions of whose bytes nothing could be made, since they are damaged or gone, and why.
+    pub lost_starts: Vec<String>,
 }
 
 /// What a release costs from another one.
@@ -91,5 +93,11 @@ pub fn costs(map: &ContentMap, index: &PackIndex, earlier: &[(Version, ContentMa
         borrowed: false,
         refused_patch: None,
     };
-    Costs { full: cost(map, index, None), chunks_from: earlier.iter().map(from).collect(), map_and_index, lost_patches: Vec::new() }
+    Costs {
+        full: cost(map, index, None),
+        chunks_from: earlier.iter().map(from).collect(),
+        map_and_index,
+        lost_patches: Vec::new(),
+        lost_starts: Vec::new(),
+    }
 }

@@ -73,15 +73,17 @@ pub fn write(
         differences.extend(info);
     }
     // Who wants no patches does without these too.
-    let filled = if count == 0 { Vec::new() } else { patch::fill(parts, packed, &starts, &lenders, &mut patch_packs, repository, level)? };
-    let (filled, lending): (Vec<_>, Vec<_>) = filled.into_iter().unzip();
+    let starts_of_fill = if count == 0 { &[] } else { starts.as_slice() };
+    let filled = patch::fill(parts, packed, starts_of_fill, &lenders, &mut patch_packs, repository, level)?;
+    costs.lost_starts = filled.lost;
+    let (own, lending): (Vec<_>, Vec<_>) = filled.lenders.into_iter().unzip();
     lenders.extend(lending);
     for mut borrowed in borrow::write(packed, starts, &lenders, &mut patch_packs, repository)? {
         let from = earlier.iter().find(|from| from.root_hash == borrowed.info.from);
         if let Some(told) = from.and_then(|from| costs.told(&from.version)) {
             (told.patch, told.patch_with_kernel, told.borrowed) = (Some(borrowed.bytes), borrowed.with_kernel, true);
         }
-        borrowed.info.lends = filled.contains(&borrowed.info.from);
+        borrowed.info.lends = own.contains(&borrowed.info.from).then_some(filled.pack);
         patches.push(borrowed.info);
     }
     Ok(Ways { patches, patch_packs, differences })

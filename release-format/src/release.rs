@@ -97,9 +97,9 @@ pub struct PatchInfo {
     /// Made of operations of other patches, so that it need not make all that is new.
     #[serde(default, skip_serializing_if = "is_false")]
     pub borrowed: bool,
-    /// Borrowed, and operations were made for it beside those; later releases may borrow them in their turn.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub lends: bool,
+    /// The number of the patch pack with operations that were made for it, beside those that it borrows. Later releases may borrow these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lends: Option<u16>,
 }
 
 impl PatchInfo {
@@ -289,7 +289,7 @@ mod tests {
             table: ObjectRef::of(b"table"),
             kernel: None,
             borrowed: true,
-            lends: false,
+            lends: None,
         };
         let text = serde_json::to_string(&info).unwrap();
         let first: First = serde_json::from_str(&text).unwrap();

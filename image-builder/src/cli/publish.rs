@@ -173,6 +173,7 @@ fn describe(published: &Published, channel: &Name) -> Vec<String> {
     };
     lines.push(format!("  of this content map and index: {}{of}; figures by patch have it in them", human_bytes(costs.map_and_index)));
     lines.extend(costs.lost_patches.iter().map(|lost| format!("  nothing is borrowed of the patch {lost}")));
+    lines.extend(costs.lost_starts.iter().map(|lost| format!("  no patch is made {lost}")));
     lines
 }
 

@@ -35,13 +35,13 @@ pub struct Lender {
     pub kernel: Option<ObjectRef>,
 }
 
-/// Reads the patches for which operations were made when earlier releases, the newest first, were published; and says of which nothing can be borrowed, since they are
-/// damaged or gone.
+/// Reads the patches for which operations were made when earlier releases, the newest first, were published; and says of which nothing can
+/// be borrowed, since they are damaged or gone.
 #[must_use]
 pub fn lenders(earlier: &[Release], repository: &Repository) -> (Vec<Lender>, Vec<String>) {
     let (mut found, mut lost, mut maps) = (Vec::new(), Vec::new(), Maps { repository, known: HashMap::new() });
     for release in earlier.iter().take(LENDERS) {
-        for info in release.patches.iter().filter(|info| info.format == PatchInfo::FORMAT && (!info.borrowed || info.lends)) {
+        for info in release.patches.iter().filter(|info| info.format == PatchInfo::FORMAT && (!info.borrowed || info.lends.is_some())) {
             let Some(from) = earlier.iter().find(|from| from.root_hash == info.from) else { continue };
             match lender(release, from, info, &mut maps) {
                 Ok(lender) => found.push(lender),
@@ -72,7 +72,9 @@ impl Maps<'_> {
 fn lender(release: &Release, from: &Release, info: &PatchInfo, maps: &mut Maps<'_>) -> Result<Lender, PublishError> {
     let bytes = maps.repository.read_object(&info.table, ObjectKind::Table)?;
     let packs = release.patch_packs.clone();
-    let table = PatchTable::decode(&bytes, &packs).map_err(PublishError::format(&info.table.path(ObjectKind::Table)))?;
+    let mut table = PatchTable::decode(&bytes, &packs).map_err(PublishError::format(&info.table.path(ObjectKind::Table)))?;
+    // What it has borrowed itself, those lend that it is of, as long as they lend.
+    table.operations.retain(|operation| info.lends.is_none_or(|own| operation.pack == own && operation.len > 0));
     let used: HashSet<u16> = table.operations.iter().filter(|operation| operation.len > 0).map(|operation| operation.pack).collect();
     for pack in used.iter().filter_map(|pack| packs.get(usize::from(*pack))) {
         maps.repository.expect_object(pack, ObjectKind::Patch)?;
@@ -217,7 +219,7 @@ pub fn write(
             table: ObjectRef::of(&file),
             kernel,
             borrowed: true,
-            lends: false,
+            lends: None,
         };
         Ok(Some((Borrowed { info, bytes, with_kernel }, file, table)))
     };

@@ -23,11 +23,20 @@ const LEAST: u64 = 16 << 10;
 /// the metadata of file systems, which always change.
 const DENSE: u64 = 4;
 
-/// Makes operations from the versions of `starts` for what `lenders` leave of them, and writes their pack, which becomes one of `packs`. Gives what can be
-/// borrowed now, with the root hashes of these versions.
+/// What was made.
+pub struct Filled {
+    /// The number of its pack.
+    pub pack: u16,
+    /// What can be borrowed now, with the root hashes of the versions of whose bytes it is made.
+    pub lenders: Vec<(Digest, Lender)>,
+    /// From which versions nothing could be made, and why: their bytes are damaged or gone. They come by chunks.
+    pub lost: Vec<String>,
+}
+
+/// Makes operations from the versions of `starts` for what `lenders` leave of them, and writes their pack, which becomes one of `packs`.
 ///
 /// # Errors
-/// When an earlier release cannot be read, or the pack cannot be written.
+/// When the pack cannot be written.
 pub fn fill(
     parts: &OpenParts,
     packed: &Packed,
@@ -36,43 +45,54 @@ pub fn fill(
     packs: &mut Vec<ObjectRef>,
     repository: &Repository,
     level: i32,
-) -> Result<Vec<(Digest, Lender)>, PublishError> {
+) -> Result<Filled, PublishError> {
     let lent = loans(lenders, &packed.map);
-    // What the pack is called is known when it is whole.
     let number = u16::try_from(packs.len()).unwrap_or(u16::MAX);
+    // What the pack is called is known when it is whole.
     let with_new = [packs.as_slice(), &[ObjectRef::of(&[])]].concat();
     let counted = counted(&with_new, &lent);
-    let pool = pool()?;
     let (mut roots, mut made, mut pack, mut budget) = (Vec::new(), Vec::<Lender>::new(), Vec::new(), BUDGET);
+    let mut filled = Filled { pack: number, lenders: Vec::new(), lost: Vec::new() };
     for (from, map_patch, _) in starts {
-        let (old_map, index) = read_map(repository, from)?;
-        let mut needs = Needs::new(packed, &old_map);
-        needs.take(&lent, &counted);
-        needs.take(&loans(&made, &packed.map), &counted);
-        let windows = cut(&old_map, &packed.map, |number| needs.by_chunk(number) > 0, &Caps::default());
-        let by_chunks = |window: &Window| window.numbers().map(|number| needs.by_chunk(number)).sum();
-        let windows = worthwhile(windows, &packed.map, by_chunks, &mut budget);
-        let old = OldRelease::new(repository, from, &old_map, &index);
-        let encoded = pool.install(|| encode_all(&windows, parts, &packed.map, &old, level))?;
-        let mut table = PatchTable { map: map_patch.clone(), operations: Vec::new() };
-        for (window, encoded) in windows.iter().zip(encoded) {
-            // What spares a quarter is worth its place in the repository.
-            if encoded.payload.len() as u64 <= by_chunks(window) / 4 * 3 {
-                table.operations.push(encoded.operation(window, number, &mut pack));
+        let mut fill_one = || -> Result<(ContentMap, PatchTable), PublishError> {
+            let (old_map, index) = read_map(repository, from)?;
+            let mut needs = Needs::new(packed, &old_map);
+            needs.take(&lent, &counted);
+            needs.take(&loans(&made, &packed.map), &counted);
+            let windows = cut(&old_map, &packed.map, |number| needs.by_chunk(number) > 0, &Caps::default());
+            let by_chunks = |window: &Window| window.numbers().map(|number| needs.by_chunk(number)).sum();
+            let windows = worthwhile(windows, &packed.map, by_chunks, &mut budget);
+            let old = OldRelease::new(repository, from, &old_map, &index);
+            let encoded = pool()?.install(|| encode_all(&windows, parts, &packed.map, &old, level))?;
+            let mut table = PatchTable { map: map_patch.clone(), operations: Vec::new() };
+            // Nothing of it stays when one of them fails.
+            let mut payloads = pack.clone();
+            for (window, encoded) in windows.iter().zip(encoded) {
+                // What spares a quarter is worth its place in the repository.
+                if encoded.payload.len() as u64 <= by_chunks(window) / 4 * 3 {
+                    table.operations.push(encoded.operation(window, number, &mut payloads));
+                }
             }
-        }
-        if !table.operations.is_empty() {
             let failed = PublishError::format(&format!("what is made of version {}", from.version));
-            apply_all(&table, &pack, &packed.map, &old).map_err(failed)?;
-            roots.push(from.root_hash);
-            made.push(Lender { from: Arc::new(old_map), to: Arc::clone(&packed.map), table, packs: with_new.clone(), kernel: None });
+            apply_all(&table, &payloads, &packed.map, &old).map_err(failed)?;
+            pack = payloads;
+            Ok((old_map, table))
+        };
+        match fill_one() {
+            Ok((old_map, table)) if !table.operations.is_empty() => {
+                roots.push(from.root_hash);
+                made.push(Lender { from: Arc::new(old_map), to: Arc::clone(&packed.map), table, packs: with_new.clone(), kernel: None });
+            }
+            Ok(_) => (),
+            Err(error) => filled.lost.push(format!("from {}: {error}", from.version)),
         }
     }
     if !pack.is_empty() {
         packs.push(repository.write_object(&pack, ObjectKind::Patch)?);
         made.iter_mut().for_each(|lender| lender.packs.clone_from(packs));
     }
-    Ok(roots.into_iter().zip(made).collect())
+    filled.lenders = roots.into_iter().zip(made).collect();
+    Ok(filled)
 }
 
 /// Those windows for which operations are to be made; what they make is taken off the budget.

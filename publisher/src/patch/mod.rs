@@ -110,7 +110,7 @@ pub fn make(
         table: ObjectRef::of(&file),
         kernel: kernel.as_deref().map(ObjectRef::of),
         borrowed: false,
-        lends: false,
+        lends: None,
     };
     Ok(Made { info, table, file, pack, old_map, kernel, kernel_spares })
 }
