@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use publisher::Expiries;
-use publisher::publish::{Context, prune, publish};
+use publisher::publish::{Context, prune};
 use publisher::repository::Repository;
 use release_format::{Digest, LocalChunks, ObjectKind, ObjectRef, PatchInfo};
 

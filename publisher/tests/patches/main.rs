@@ -11,7 +11,7 @@ use std::fs;
 
 use proptest::prelude::*;
 use publisher::Expiries;
-use publisher::parts::PARTS_FILE;
+use publisher::parts::{PARTS_FILE, Parts};
 use publisher::publish::{Context, Offer, prune, publish};
 use publisher::repository::Repository;
 use release_format::{Digest, MAX_REQUESTS, ObjectKind};
