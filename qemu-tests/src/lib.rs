@@ -8,6 +8,7 @@
 mod console;
 mod fleet;
 mod guest;
+mod names;
 mod patience;
 mod qmp;
 mod shop;
@@ -18,6 +19,7 @@ pub mod write_log;
 pub use console::{Console, Trouble};
 pub use fleet::{Fleet, Node, Writer, Written};
 pub use guest::{Guest, Setup};
+pub use names::Names;
 pub use shop::Shop;
 pub use ssh::Reply;
 pub use web::Web;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use reboot_lock::etcd::{Config, Etcd};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -16,6 +17,8 @@ pub struct Lab {
     name: String,
     pub directory: tempfile::TempDir,
     pub members: Vec<Option<Child>>,
+    /// What makes their disks slow.
+    brakes: Vec<Option<Child>>,
     more: Vec<String>,
     pub scheme: &'static str,
 }
@@ -66,7 +69,8 @@ impl Lab {
         let name = format!("gbl{}-{}", std::process::id() % 100_000, NUMBER.fetch_add(1, Ordering::SeqCst));
         let directory = tempfile::tempdir().unwrap();
         let more = more.iter().map(|word| word.replace("DIR", directory.path().to_str().unwrap())).collect();
-        let lab = Self { name, directory, members: (0..size).map(|_| None).collect(), more, scheme };
+        let none = || (0..size).map(|_| None).collect();
+        let lab = Self { name, directory, members: none(), brakes: none(), more, scheme };
         let hub = &lab.name;
         run(&format!("ip netns add {hub}"));
         run(&format!("ip -n {hub} link set lo up"));
@@ -113,13 +117,27 @@ impl Lab {
 
     /// kill -9.
     pub fn kill(&mut self, member: usize) {
-        if let Some(mut child) = self.members[member].take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
+        end(self.members[member].take());
+    }
+
+    /// Makes each flush of a running member's disk take so much longer, until the next call: strace holds up every `fdatasync`.
+    pub fn slow_disk(&mut self, member: usize, by: Option<Duration>) {
+        end(self.brakes[member].take());
+        let Some(by) = by else { return };
+        let process = self.members[member].as_ref().unwrap().id();
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-q", "-o", "/dev/null", "-p", &process.to_string(), "-e", "trace=fsync,fdatasync"]);
+        strace.arg("-e").arg(format!("inject=fsync,fdatasync:delay_enter={}", by.as_micros()));
+        let child = strace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("strace");
+        self.brakes[member] = Some(child);
+        let begun = Instant::now();
+        while !is_traced(process) {
+            assert!(begun.elapsed() < Duration::from_secs(10), "strace does not follow etcd: may this process use ptrace?");
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 
-    /// Stops a member's process as a disk that hangs would, or lets it go on.
+    /// Stops a member's process, or lets it go on.
     pub fn freeze(&self, member: usize, frozen: bool) {
         let signal = if frozen { rustix::process::Signal::STOP } else { rustix::process::Signal::CONT };
         let child = self.members[member].as_ref().unwrap();
@@ -134,7 +152,7 @@ impl Lab {
     pub fn config(&self) -> Config {
         let urls: Vec<String> = (0..self.members.len()).map(|member| self.url(member)).collect();
         let mut config = Config::new(&urls.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
-        config.timeout = std::time::Duration::from_secs(4);
+        config.timeout = Duration::from_secs(4);
         config
     }
 
@@ -154,10 +172,10 @@ impl Lab {
     pub async fn works(&self) {
         use reboot_lock::store::Store;
         let etcd = self.etcd();
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         while let Err(error) = etcd.count(&reboot_lock::store::Keys::One("x".to_owned())).await {
             assert!(begun.elapsed().as_secs() < 40, "etcd does not come up: {error}; {}", self.logs());
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
@@ -172,6 +190,21 @@ impl Lab {
     }
 }
 
+/// Kills a process.
+fn end(child: Option<Child>) {
+    if let Some(mut child) = child {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+/// Whether somebody traces all threads of a process.
+fn is_traced(process: u32) -> bool {
+    let traced = |task: &Path| std::fs::read_to_string(task.join("status")).is_ok_and(|status| !status.contains("TracerPid:\t0\n"));
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    tasks.flatten().all(|task| traced(&task.path()))
+}
+
 pub fn address(member: usize) -> String {
     format!("10.77.0.{}", member + 1)
 }
@@ -179,6 +212,7 @@ pub fn address(member: usize) -> String {
 impl Drop for Lab {
     fn drop(&mut self) {
         for member in 0..self.members.len() {
+            self.slow_disk(member, None);
             self.kill(member);
             let _ = Command::new("ip").args(["netns", "delete", &self.space(member)]).status();
         }

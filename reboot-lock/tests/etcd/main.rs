@@ -1,15 +1,17 @@
-//! The lock on real etcd, the version that images ship: one member and three, with TLS and users, with members that are killed, cut off and frozen.
+//! The lock on real etcd, the version that images ship: one member and three, with TLS and users, with members that are killed, cut off, frozen
+//! and slow.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "all of this is test code")]
 
 mod basics;
 mod faults;
+mod hosts;
 mod lab;
 mod many;
 mod members;
 mod secured;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use reboot_lock::audit::Actor;
@@ -51,7 +53,7 @@ struct Replay {
     holders: BTreeMap<String, String>,
     /// The most at any revision.
     most: usize,
-    turns: HashSet<String>,
+    turns: BTreeSet<String>,
 }
 
 impl Replay {
