@@ -16,6 +16,15 @@ use super::update::with_unit;
 const ROLL: Duration = Duration::from_secs(900);
 const GATE: &str = "[[file]]\npath = \"/etc/garboard/health.toml\"\ncontent = \"settle = 2\\ndeadline = 200\\n\"\n";
 
+/// Tells a thread that it is over, also when what it watched has panicked: a scope waits for its threads.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Watches, while `during` runs, how many members are well at the same time; the fewest.
 fn fewest_healthy(fleet: &Fleet, during: impl FnOnce()) -> usize {
     let (over, fewest) = (AtomicBool::new(false), AtomicUsize::new(usize::MAX));
@@ -26,8 +35,8 @@ fn fewest_healthy(fleet: &Fleet, during: impl FnOnce()) -> usize {
                 thread::sleep(Duration::from_millis(300));
             }
         });
+        let _over = Over(&over);
         during();
-        over.store(true, Ordering::Relaxed);
     });
     fewest.into_inner()
 }
