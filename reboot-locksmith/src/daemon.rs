@@ -26,7 +26,7 @@ use crate::paths::Paths;
 use crate::permission::{Claim, Guard, HostState, Lock, News, Permission, Target};
 use crate::policy::{Boot, Facts, LockFact, Origin, Wanted};
 use crate::status::Status;
-use crate::watch::{Alarm, Files};
+use crate::watch::{Alarm, Files, uptime};
 
 /// Seconds after a failed attempt, doubled for each in a row.
 const PAUSE: Seconds = 300;
@@ -250,6 +250,7 @@ impl Daemon {
         let now = system_clock();
         Facts {
             now,
+            uptime: uptime(),
             settings: &self.config.settings,
             strategy: self.strategy,
             doubt: config::doubt(self.problems()),
@@ -324,7 +325,7 @@ impl Daemon {
                 Action::Pause(why) => {
                     self.failures = self.failures.saturating_add(1);
                     let pause = (PAUSE << self.failures.saturating_sub(1).min(6)).min(LONGEST_PAUSE);
-                    self.pause = Some((system_clock().saturating_add(pause), why.clone()));
+                    self.pause = Some((uptime().saturating_add(pause), why.clone()));
                     say(&format!("the reboot is called off for now: {why}"));
                     self.status.count("drain_failures");
                 }

@@ -17,6 +17,7 @@ use crate::host::Identity;
 use crate::journal::Claimed;
 use crate::permission::{Claim, Earlier, HostState, Lock, Refusal};
 use crate::policy::LockFact;
+use crate::watch::uptime;
 
 /// How the audit trail calls us.
 pub const BY: &str = "reboot-locksmith";
@@ -135,7 +136,7 @@ impl Lock for EtcdLock {
             news(match progress {
                 Progress::Queued => LockFact::Waiting("other hosts wait before this one".to_owned()),
                 Progress::First { holders } => LockFact::Waiting(format!("it is held by {holders}, and this host is next")),
-                Progress::Trouble(error) => LockFact::Down { since: system_clock(), why: error.to_string() },
+                Progress::Trouble(error) => LockFact::Down { since: uptime(), why: error.to_string() },
             });
         };
         let actor = self.actor(&claim.reason);

@@ -109,6 +109,7 @@ impl World {
         let block = Inhibitor { what: "shutdown".into(), who: "a".into(), why: "b".into(), ..Inhibitor::default() };
         Facts {
             now: self.now,
+            uptime: self.now,
             settings,
             strategy: How::EtcdLock,
             doubt: self.doubt.then(|| "x".to_owned()),

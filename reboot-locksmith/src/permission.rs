@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use reboot_rules::system_clock;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 use crate::policy::{LockFact, QuorumFact};
+use crate::watch::uptime;
 
 /// What a lock is wanted for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -324,7 +324,7 @@ async fn settle(lock: &Option<Arc<dyn Lock>>, mut host: watch::Receiver<HostStat
                 }
             }
             Err(Refusal::Down(why) | Refusal::No(why) | Refusal::Quarantined(why)) => {
-                set_lock(news, LockFact::Down { since: system_clock(), why });
+                set_lock(news, LockFact::Down { since: uptime(), why });
                 pauses.wait().await;
             }
         }
@@ -420,7 +420,7 @@ async fn acquire(lock: &dyn Lock, claim: &Claim, news: &watch::Sender<News>, hea
                 news.send_modify(|news| (news.lock, news.fence, news.kept) = (LockFact::Held, fence, None));
                 return;
             }
-            Err(Refusal::Down(why)) => hear(LockFact::Down { since: system_clock(), why }),
+            Err(Refusal::Down(why)) => hear(LockFact::Down { since: uptime(), why }),
             Err(Refusal::Quarantined(why)) => hear(LockFact::Quarantined(why)),
             Err(Refusal::No(why)) => hear(LockFact::Refused(why)),
         }

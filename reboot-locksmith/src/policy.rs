@@ -58,7 +58,7 @@ pub enum LockFact {
     Quarantined(String),
     /// It cannot be asked, since when, and why.
     Down {
-        /// Since when.
+        /// Since when, as [`Facts::uptime`].
         since: Seconds,
         /// Why.
         why: String,
@@ -80,7 +80,7 @@ pub enum QuorumFact {
     Refused(String),
     /// The cluster cannot be asked.
     Down {
-        /// Since when.
+        /// Since when, as [`Facts::uptime`].
         since: Seconds,
         /// Why.
         why: String,
@@ -92,6 +92,8 @@ pub enum QuorumFact {
 pub struct Facts<'a> {
     /// The clock.
     pub now: Seconds,
+    /// A clock that nobody sets: how long something has been so, or has to be, goes by this one.
+    pub uptime: Seconds,
     /// The settings.
     pub settings: &'a Settings,
     /// The strategy.
@@ -108,12 +110,19 @@ pub struct Facts<'a> {
     pub inhibitors: Vec<Inhibitor>,
     /// This boot.
     pub boot: Boot,
-    /// Until when nothing is tried since the last attempt failed, and how.
+    /// Until when, as [`Facts::uptime`], nothing is tried since the last attempt failed, and how.
     pub pause: Option<(Seconds, String)>,
     /// The lock.
     pub lock: LockFact,
     /// The quorum.
     pub quorum: QuorumFact,
+}
+
+impl Facts<'_> {
+    /// What the clock showed or will show at an uptime, as it is set now.
+    fn clock_at(&self, uptime: Seconds) -> Seconds {
+        self.now.saturating_add(uptime).saturating_sub(self.uptime)
+    }
 }
 
 /// What may be done now.
@@ -208,8 +217,9 @@ fn local(facts: &Facts<'_>, wanted: &Wanted, gates: &mut Vec<Gate>) {
             gates.push(gate("boot", false, format!("this boot is not healthy, and a reboot would not tell why: {why}"), None));
         }
     }
-    if let Some((until, why)) = facts.pause.as_ref().filter(|(until, _)| *until > facts.now) {
-        gates.push(gate("pause", false, format!("the last attempt failed: {why}; the next is at {}", show_time(*until)), Some(*until)));
+    if let Some((until, why)) = facts.pause.as_ref().filter(|(until, _)| *until > facts.uptime) {
+        let at = facts.clock_at(*until);
+        gates.push(gate("pause", false, format!("the last attempt failed: {why}; the next is at {}", show_time(at)), Some(at)));
     }
     if person {
         gates.push(gate("window", true, "somebody chose the moment: windows and jitter do not count", None));
@@ -237,7 +247,9 @@ fn window(facts: &Facts<'_>, wanted: &Wanted, gates: &mut Vec<Gate>) {
         }
         Opening::Closed { next: None } => gates.push(gate("window", false, "no window is open, and none opens ever again", None)),
     }
-    let Some(from) = spread(facts.opening, wanted.since, facts.settings.jitter, facts.number) else { return };
+    // Nobody waits for a clock that was set back to catch up.
+    let since = if wanted.since > facts.now { 0 } else { wanted.since };
+    let Some(from) = spread(facts.opening, since, facts.settings.jitter, facts.number) else { return };
     if from > facts.now {
         let text = format!("hosts are spread over {}: this one's turn is at {}", show_span(facts.settings.jitter), show_time(from));
         gates.push(gate("jitter", false, text, Some(from)));
@@ -251,13 +263,13 @@ fn proceeds(facts: &Facts<'_>, since: Seconds) -> Result<(), Option<Seconds>> {
     match facts.settings.etcd_down {
         _ if facts.strategy == Strategy::BestEffort => Ok(()),
         EtcdDown::Wait => Err(None),
-        EtcdDown::ProceedAfter(span) if facts.now >= since.saturating_add(span) => Ok(()),
-        EtcdDown::ProceedAfter(span) => Err(Some(since.saturating_add(span))),
+        EtcdDown::ProceedAfter(span) if facts.uptime >= since.saturating_add(span) => Ok(()),
+        EtcdDown::ProceedAfter(span) => Err(Some(facts.clock_at(since.saturating_add(span)))),
     }
 }
 
 fn outage(facts: &Facts<'_>, kind: &str, who: &str, since: Seconds, why: &str) -> Gate {
-    let said = format!("{who} cannot be asked since {}: {why}", show_time(since));
+    let said = format!("{who} cannot be asked since {}: {why}", show_time(facts.clock_at(since)));
     match proceeds(facts, since) {
         Ok(()) => gate(kind, true, format!("{said}; going on without, as the settings say"), None),
         Err(None) => gate(kind, false, format!("{said}; waiting for it, as the settings say"), None),
@@ -280,7 +292,7 @@ fn lock(facts: &Facts<'_>, gates: &mut Vec<Gate>) {
         LockFact::Refused(why) => gate("lock", false, format!("the lock of group {group} was refused: {why}"), None),
         // A server that others run has no outage that the settings know: without its word nothing goes.
         LockFact::Down { since, why } if facts.strategy == Strategy::FleetLock => {
-            gate("lock", false, format!("{who} cannot be asked since {}: {why}", show_time(*since)), None)
+            gate("lock", false, format!("{who} cannot be asked since {}: {why}", show_time(facts.clock_at(*since))), None)
         }
         LockFact::Down { since, why } => outage(facts, "lock", who, *since, why),
     });

@@ -7,6 +7,7 @@ fn settings() -> Settings {
 fn facts(settings: &Settings) -> Facts<'_> {
     Facts {
         now: 10_000,
+        uptime: 10_000,
         settings,
         strategy: Strategy::EtcdLock,
         doubt: None,
@@ -105,7 +106,8 @@ fn an_outage_of_etcd_is_waited_for_or_not_as_the_settings_say() {
     let down = LockFact::Down { since: 9000, why: "refused".into() };
     let decision = |settings: &Settings, strategy, now| {
         let mut facts = facts(settings);
-        (facts.lock, facts.strategy, facts.now, facts.opening) = (down.clone(), strategy, now, Opening::Always);
+        (facts.lock, facts.strategy, facts.opening) = (down.clone(), strategy, Opening::Always);
+        (facts.now, facts.uptime) = (now, now);
         let judgement = judge(&facts);
         (judgement.decision, judgement.until)
     };
@@ -115,6 +117,25 @@ fn an_outage_of_etcd_is_waited_for_or_not_as_the_settings_say() {
     assert_eq!(decision(&settings, Strategy::EtcdLock, 12_599), (Decision::Coordinate, Some(12_600)));
     assert_eq!(decision(&settings, Strategy::EtcdLock, 12_600).0, Decision::Go);
     assert_eq!(decision(&settings, Strategy::FleetLock, 1_000_000).0, Decision::Coordinate);
+}
+
+#[test]
+fn a_clock_that_jumps_makes_no_outage_no_pause_and_no_turn_longer_or_shorter() {
+    let settings = Settings { etcd_down: EtcdDown::ProceedAfter(3600), ..Settings::default() };
+    // The machine is up for 500 s, and for 400 s etcd cannot be asked. The reboot is wanted since 1000 by the clock as it was set then.
+    for now in [500, 10_000, 1_000_000_000] {
+        let mut facts = Facts { now, uptime: 500, opening: Opening::Always, ..facts(&settings) };
+        facts.lock = LockFact::Down { since: 100, why: "refused".into() };
+        let judgement = judge(&facts);
+        assert_eq!((judgement.decision, judgement.until), (Decision::Coordinate, Some(now + 3200)), "at {now}");
+        facts.uptime = 3700;
+        assert_eq!(judge(&facts).decision, Decision::Go, "at {now}");
+        (facts.lock, facts.uptime) = (LockFact::Held, 500);
+        facts.pause = Some((800, "a hook failed".into()));
+        assert_eq!((judge(&facts).decision, judge(&facts).until), (Decision::Wait, Some(now + 300)), "at {now}");
+        facts.uptime = 800;
+        assert_eq!(judge(&facts).decision, Decision::Go, "at {now}");
+    }
 }
 
 #[test]

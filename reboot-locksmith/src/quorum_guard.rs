@@ -14,6 +14,7 @@ use crate::etcd_lock::refusal;
 use crate::host::Identity;
 use crate::permission::{Guard, Refusal};
 use crate::policy::QuorumFact;
+use crate::watch::uptime;
 
 /// The guard of this host's member.
 pub struct QuorumGuard {
@@ -30,7 +31,7 @@ pub struct QuorumGuard {
 }
 
 fn down(why: String) -> QuorumFact {
-    QuorumFact::Down { since: system_clock(), why }
+    QuorumFact::Down { since: uptime(), why }
 }
 
 impl QuorumGuard {

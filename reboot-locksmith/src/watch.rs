@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use reboot_rules::Seconds;
 use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init};
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
+use rustix::time::{ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
 use tokio::io::unix::AsyncFd;
 
 use crate::sys::readable;
@@ -52,6 +52,12 @@ impl Files {
             }
         }
     }
+}
+
+/// Seconds since the machine was started, suspended ones too: a clock that nobody sets.
+#[must_use]
+pub fn uptime() -> reboot_rules::Seconds {
+    reboot_rules::Seconds::try_from(rustix::time::clock_gettime(ClockId::Boottime).tv_sec).unwrap_or_default()
 }
 
 /// A timer by the wall clock.

@@ -167,7 +167,9 @@ fn measure(hosts: u32) -> Option<Outcome> {
 #[ignore = "a minute: scripts/test-long locks"]
 fn a_thousand_hosts_have_their_turns() {
     let Some(outcome) = measure(1000) else { return };
-    assert!(outcome.wait(50) < 200, "{} ms", outcome.wait(50));
+    // How fast is for the bench to say, on a machine that does nothing else.
+    let each = outcome.requests / 1000;
+    assert!(each <= 25, "{each} requests for each host");
 }
 
 #[test]
