@@ -208,12 +208,12 @@ fn machines_find_each_other_in_dns() {
     let image = Setup::of("docker").image().to_owned();
     let fleet = Fleet::start(&image, &["--srv", "lab.example", "--cloud-config", data.to_str().unwrap()], &[]);
     let [first, second, third] = fleet.nodes.as_slice() else { panic!("three machines") };
-    let members = first.ok("etcdctl member list");
-    for node in 1..=3 {
-        assert!(members.contains(&format!("started, node{node}, http://node{node}.lab.example:2380")), "{members}");
-    }
+    // etcdctl gives up after five seconds, which a busy machine may take.
+    let by_name = |number: usize| format!("started, node{number}, http://node{number}.lab.example:2380");
+    fleet.wait_until("members by their names", ROLL, |node| (1..=3).all(|number| says(node, "etcdctl member list", &by_name(number))));
     // A client that knows the domain alone.
-    first.ok("etcdctl --discovery-srv=lab.example --insecure-discovery put found yes");
+    let put = "etcdctl --discovery-srv=lab.example --insecure-discovery put found yes";
+    fleet.wait_until("found by a client", ROLL, |node| says(node, put, "OK"));
     let log = names.log();
     assert!(log.contains("_etcd-server._tcp.lab.example") && log.contains("_etcd-client._tcp.lab.example"), "{log}");
 
