@@ -213,14 +213,8 @@ pub fn write(
         if with_kernel.map_or(bytes, |with| with.min(bytes)) >= needs.by_chunks(told) {
             return Ok(None);
         }
-        let info = PatchInfo {
-            format: PatchInfo::FORMAT,
-            from: from.root_hash,
-            table: ObjectRef::of(&file),
-            kernel,
-            borrowed: true,
-            lends: None,
-        };
+        let info =
+            PatchInfo { format: PatchInfo::FORMAT, from: from.root_hash, table: ObjectRef::of(&file), kernel, borrowed: true, lends: None };
         Ok(Some((Borrowed { info, bytes, with_kernel }, file, table)))
     };
     let made = starts.into_par_iter().map(put).collect::<Result<Vec<_>, PublishError>>()?;
