@@ -247,8 +247,8 @@ fn window(facts: &Facts<'_>, wanted: &Wanted, gates: &mut Vec<Gate>) {
         }
         Opening::Closed { next: None } => gates.push(gate("window", false, "no window is open, and none opens ever again", None)),
     }
-    // Nobody waits for a clock that was set back to catch up.
-    let since = if wanted.since > facts.now { 0 } else { wanted.since };
+    // Nobody waits for a clock that was set back to catch up. A small step leaves hosts spread as they are.
+    let since = if wanted.since > facts.now.saturating_add(facts.settings.jitter) { 0 } else { wanted.since };
     let Some(from) = spread(facts.opening, since, facts.settings.jitter, facts.number) else { return };
     if from > facts.now {
         let text = format!("hosts are spread over {}: this one's turn is at {}", show_span(facts.settings.jitter), show_time(from));

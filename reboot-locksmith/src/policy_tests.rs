@@ -136,6 +136,14 @@ fn a_clock_that_jumps_makes_no_outage_no_pause_and_no_turn_longer_or_shorter() {
         facts.uptime = 800;
         assert_eq!(judge(&facts).decision, Decision::Go, "at {now}");
     }
+    // A small step back leaves hosts spread; nobody waits for a clock that was set back further.
+    let settings = Settings { jitter: 600, ..Settings::default() };
+    let turn = |now| {
+        let facts = Facts { now, opening: Opening::Always, lock: LockFact::Held, ..facts(&settings) };
+        (judge(&facts).decision, judge(&facts).until)
+    };
+    assert_eq!([turn(999), turn(1004)], [(Decision::Wait, Some(1005)); 2]);
+    assert_eq!([turn(1005).0, turn(399).0], [Decision::Go; 2]);
 }
 
 #[test]

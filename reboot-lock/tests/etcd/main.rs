@@ -14,7 +14,7 @@ mod secured;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use reboot_lock::audit::Actor;
+use reboot_lock::audit::{Act, Actor, Record};
 use reboot_lock::store::{Event, Keys, Store, Write};
 use reboot_lock::{Claim, Group, Holder, Options, Purpose, RebootLock, Semaphore};
 
@@ -54,6 +54,8 @@ struct Replay {
     /// The most at any revision.
     most: usize,
     turns: BTreeSet<String>,
+    /// Locks whose time ran out, as the audit trail noted them; it forgets the older ones, etcd's history does not.
+    expired: u32,
 }
 
 impl Replay {
@@ -77,6 +79,10 @@ impl Replay {
                 let id = Holder::decode(&entry.value).unwrap().id;
                 self.turns.insert(id.clone());
                 self.holders.insert(entry.key, id);
+            }
+            Event::Put(entry) if entry.key.contains("/audit/") => {
+                let record: Record = serde_json::from_slice(&entry.value).unwrap();
+                self.expired += u32::from(record.act == Act::Expire);
             }
             Event::Delete { key, .. } => {
                 assert!(!key.ends_with("/semaphore"), "the semaphore was deleted");
