@@ -71,8 +71,8 @@ fn audit(node: &Node) -> Vec<(String, String)> {
 
 /// The most holders that there ever were, by etcd's own history.
 fn most_holders(node: &Node) -> usize {
-    let watch = "timeout 10 etcdctl watch --rev=1 --prefix /garboard/reboot-lock/v1/groups/default/lock/holder/ || true";
-    let text = node.ok(&format!("{watch} | grep -A 1 -x -e PUT -e DELETE"));
+    let watch = "timeout 10 etcdctl watch --rev=1 --prefix /garboard/reboot-lock/v1/groups/default/lock/holder/";
+    let text = node.ok(&format!("({watch} || true) | grep -A 1 -x -e PUT -e DELETE"));
     let (mut holders, mut most) = (HashSet::new(), 0);
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
