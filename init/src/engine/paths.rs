@@ -57,13 +57,7 @@ impl Paths {
         self.runtime.join("control")
     }
 
-    /// There while inhibitors that asked for a moment are waited for.
-    #[must_use]
-    pub fn shutdown_pending(&self) -> PathBuf {
-        self.runtime.join("shutdown-pending")
-    }
-
-    /// Why a key of the machine does not end it.
+    /// What the process that asks inhibitors for a key of the machine has to say: how long it waits, or why the key does not end it.
     #[must_use]
     pub fn power_key(&self) -> PathBuf {
         self.runtime.join("power-key")

@@ -18,6 +18,8 @@ const UNITS: Usec = 120_000_000;
 const POWER_KEY: &str = "power-key.service";
 /// How long inhibitors may take to be read: from a disk that has died they never come.
 const ASKING: Usec = 20_000_000;
+/// Why it goes down when a unit of [`of_target`] was started.
+pub(super) const TARGET_STARTED: &str = "its target was started";
 
 /// How far the way down is.
 #[derive(Debug, Default)]
@@ -35,7 +37,14 @@ struct Asking {
     pid: i32,
     kind: ShutdownKind,
     why: &'static str,
+    since: Usec,
     deadline: Usec,
+}
+
+/// Until when inhibitors may be asked for that were asked for from `since` on: what the asking process has said that it waits for those that
+/// want a moment, if it has, and what reading takes. It says so once, so nothing that hangs holds a key up for ever.
+fn asked_until(since: Usec, waits: Option<Usec>) -> Usec {
+    since.saturating_add(waits.unwrap_or(0)).saturating_add(ASKING)
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +109,10 @@ impl Manager {
         let _ = std::fs::remove_file(self.paths.power_key());
         let answer = self.paths.power_key().display().to_string();
         match self.spawn_self(POWER_KEY, &["power-key", word(kind), &answer]) {
-            Ok(pid) => self.power.asking = Some(Asking { pid, kind, why, deadline: now().saturating_add(ASKING) }),
+            Ok(pid) => {
+                let since = now();
+                self.power.asking = Some(Asking { pid, kind, why, since, deadline: asked_until(since, None) });
+            }
             Err(error) => {
                 self.reporter.warn(&format!("inhibitors cannot be asked: {error}"));
                 self.begin_power(kind, why);
@@ -123,9 +135,10 @@ impl Manager {
 
     /// Waits no longer for inhibitors that cannot be read; those that asked for a moment have theirs.
     fn power_key_step(&mut self) {
-        let Some(asking) = self.power.asking.as_mut().filter(|asking| asking.deadline <= now()) else { return };
-        if self.paths.shutdown_pending().exists() {
-            asking.deadline = now().saturating_add(ASKING);
+        let now = now();
+        let Some(asking) = self.power.asking.as_mut().filter(|asking| asking.deadline <= now) else { return };
+        asking.deadline = asked_until(asking.since, power_key::waits(&self.paths.power_key()));
+        if asking.deadline > now {
             return;
         }
         let asking = *asking;
@@ -249,5 +262,25 @@ fn word(kind: ShutdownKind) -> &'static str {
         ShutdownKind::Reboot => "reboot",
         ShutdownKind::Halt => "halt",
         ShutdownKind::Kexec => "kexec",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inhibitors_are_asked_for_as_long_as_they_wait_and_not_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("power-key");
+        // Nothing said, or nonsense: they cannot be read.
+        assert_eq!(asked_until(7, power_key::waits(&file)), 7 + ASKING);
+        std::fs::write(&file, "this host does not reboot now").unwrap();
+        assert_eq!(asked_until(7, power_key::waits(&file)), 7 + ASKING);
+        // What they wait counts from the beginning, however often it is looked at.
+        std::fs::write(&file, "waits 30").unwrap();
+        assert_eq!(asked_until(7, power_key::waits(&file)), 7 + 30_000_000 + ASKING);
+        std::fs::write(&file, format!("waits {}", u64::MAX)).unwrap();
+        assert_eq!(asked_until(7, power_key::waits(&file)), Usec::MAX);
     }
 }

@@ -54,13 +54,13 @@ impl World for Manager {
 impl Manager {
     /// Queues the jobs for a request, and returns the numbers of those for the named units themselves.
     pub fn enqueue(&mut self, verb: Verb, units: &[UnitId], mode: JobMode) -> Result<Vec<u32>, TransactionError> {
-        if verb != Verb::Stop
-            && let Some(kind) = units.iter().find_map(|unit| power::of_target(self.graph.name(*unit)))
-        {
-            self.begin_power(kind, "its target was started");
+        let plan = plan(&*self, verb, units, mode)?;
+        let started = units.iter().filter(|unit| plan.jobs.get(unit) == Some(&JobKind::Start));
+        // Before anything else that an isolation would stop in an order of its own, and with nothing to bound it.
+        if let Some(kind) = started.into_iter().find_map(|unit| power::of_target(self.graph.name(*unit))) {
+            self.begin_power(kind, power::TARGET_STARTED);
             return Ok(Vec::new());
         }
-        let plan = plan(&*self, verb, units, mode)?;
         for line in &plan.dropped {
             self.reporter.warn(line);
         }
@@ -256,7 +256,13 @@ impl Manager {
             Config::Mount(_) => self.mount_start(unit),
             Config::Timer(_) => self.timer_start(unit),
             Config::Path(_) => self.path_start(unit),
-            Config::Target | Config::Scope(_) => self.set_simple(unit, true),
+            Config::Target | Config::Scope(_) => {
+                self.set_simple(unit, true);
+                // Another unit has pulled it in.
+                if let Some(kind) = power::of_target(&name) {
+                    self.begin_power(kind, power::TARGET_STARTED);
+                }
+            }
             Config::Slice(config) => {
                 let relative = super::cgroups::Cgroups::relative(&name, Some(config));
                 let _ = self.cgroups.make(&relative, Some(config), None);

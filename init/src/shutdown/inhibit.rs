@@ -33,6 +33,11 @@ impl Inhibitors {
         of_shutdown(read(&self.held, &self.lasting, reboot_rules::system_clock()))
     }
 
+    /// How long those of mode `delay` are waited for.
+    pub fn delay(&self) -> Duration {
+        self.delay
+    }
+
     /// Who forbids it now, one line each.
     pub fn blocking(&self) -> Vec<String> {
         self.now().0.iter().map(Inhibitor::describe).collect()
