@@ -250,17 +250,25 @@ pub async fn run(mut agent: Agent, metrics_tcp: Option<std::net::SocketAddr>) ->
         }
         if periodic {
             failures = if failed { failures + 1 } else { 0 };
-            let interval = match agent.status.wait.as_deref() {
+            let interval = match again_for_members(&agent.status, agent.settings.interval) {
                 // A trial ends soon, and then there is something to note.
                 _ if agent.status.state == AgentState::Trial => 15,
-                Some(ETCD_MEMBERS) => agent.settings.interval.min(MEMBERS_AGAIN),
-                _ => agent.settings.interval,
+                Some(again) => again,
+                None => agent.settings.interval,
             };
             let seconds = next_check(interval, failures, agent.retry_after.take(), random());
             let until = agent.status.wait_until.map(|until| until.saturating_sub((agent.clock)()).max(1));
             next = Instant::now() + Duration::from_secs(seconds.min(until.unwrap_or(u64::MAX)));
+        } else if let Some(again) = again_for_members(&agent.status, agent.settings.interval) {
+            // What somebody has asked for is not left for the next check of an idle host.
+            next = next.min(Instant::now() + Duration::from_secs(next_check(again, 0, None, random())));
         }
     }
+}
+
+/// After how many seconds the members of the etcd cluster are asked again, if they are waited for.
+fn again_for_members(status: &Status, interval: u64) -> Option<u64> {
+    (status.wait.as_deref() == Some(ETCD_MEMBERS)).then(|| interval.min(MEMBERS_AGAIN))
 }
 
 fn random() -> u64 {

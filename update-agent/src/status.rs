@@ -99,7 +99,7 @@ pub struct Status {
     pub progress: Option<(u64, u64)>,
     /// Which way the last update came, and what it took.
     pub way: Option<Taken>,
-    /// Why the target waits, by its stable name.
+    /// Why the target waits, or what is newer than one that waits for the reboot; by its stable name.
     pub wait: Option<String>,
     /// When the wait may be over by itself, in seconds since 1970.
     pub wait_until: Option<u64>,

@@ -1,17 +1,22 @@
 //! What going from one version to another does to data on state: whether the way back is open, and a copy of what it would close it for.
 
 use disk_layout::Version;
-use release_format::StateFloor;
+use release_format::{Channel, ChannelRelease, StateFloor};
 
-use super::{Agent, AgentError};
+use super::{Agent, AgentError, Wish, in_place};
 use crate::etcd;
+use crate::fetch::Source;
 use crate::floor::{changes, goes_up, older, skipped};
+use crate::policy::Decision;
 use crate::recovery::Standing;
 use crate::slots::{Content, Slots};
+use crate::status::AgentState;
 use crate::verity::hex;
 
 /// The component of which a snapshot is taken.
 const ETCD: &str = "etcd";
+/// How many releases in a row are passed over at most on the way to one that skips nothing.
+const PASSED_MOST: usize = 15;
 
 impl Agent {
     /// What this host's state has been used with.
@@ -44,6 +49,42 @@ impl Agent {
         match skipped(&cluster, release, ETCD) {
             Some(first) => Err(wait(format!("not all of them run etcd {first} yet, the cluster is at {cluster}"))),
             None => Ok(()),
+        }
+    }
+
+    /// Installs the release that was chosen or, where its etcd skips a minor version, the newest one before it that does not: the members that
+    /// are ahead wait for this one, which would otherwise wait for a release that nobody publishes. Returns what was put in place, if anything.
+    pub(super) async fn install_or_earlier(
+        &mut self,
+        source: &Source,
+        list: &Channel,
+        mut entry: ChannelRelease,
+        wish: &Wish,
+    ) -> Result<Option<Version>, AgentError> {
+        let mut left = list.clone();
+        let mut first = None;
+        loop {
+            let version = entry.version.clone();
+            let skips = match self.install(source, list, &entry, wish.downgrade).await {
+                Err(error @ AgentError::StateSkip { .. }) => error,
+                installed => return installed.map(|()| Some(version)),
+            };
+            left.releases.retain(|release| release.version != version);
+            let next = match self.decision(&left, wish.asked)? {
+                // Who names a version does not want another one.
+                _ if wish.retry.as_ref() == Some(&version) || list.releases.len() - left.releases.len() > PASSED_MOST => None,
+                Decision::Take(next) => Some(next),
+                Decision::Pending(pending) => {
+                    self.say(AgentState::PendingReboot, Some(&pending), in_place(&pending));
+                    return Ok(None);
+                }
+                Decision::UpToDate | Decision::Wait { .. } => None,
+            };
+            // What is said is why the newest one is not taken.
+            let skips = first.unwrap_or(skips);
+            let Some(next) = next else { return Err(skips) };
+            eprintln!("update-agent: version {} comes first: {skips}", next.version);
+            (entry, first) = (*next, Some(skips));
         }
     }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use disk_layout::{SlotName, Version};
 use release_format::{Channel, ChannelRelease, ContentMap, Digest, LocalChunks, Part, PatchInfo, Release, Write};
 
-use super::{Agent, AgentError, Wish, random_id};
+use super::{Agent, AgentError, Wish, in_place, random_id};
 use crate::commit::{Claim, CommitError, Image, Installer, Uki};
 use crate::download::{
     self, Beyond, Download, DownloadError, LocalSource, Patch, Position, Sink, SinkError, Taken, patch_from, unless_unusable,
@@ -167,7 +167,7 @@ impl Agent {
             self.status.counters.count(&taken);
             self.status.way = Some(taken);
         }
-        self.say(AgentState::PendingReboot, Some(&version), format!("version {version} is in place; the next boot starts it"));
+        self.say(AgentState::PendingReboot, Some(&version), in_place(&version));
         self.need_reboot(&version);
         Ok(())
     }

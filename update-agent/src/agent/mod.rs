@@ -112,6 +112,10 @@ pub fn system_clock() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
+fn in_place(version: &Version) -> String {
+    format!("version {version} is in place; the next boot starts it")
+}
+
 fn random_id() -> Uuid {
     let mut bytes = [0; 16];
     let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
@@ -141,9 +145,19 @@ impl Agent {
         self.publish();
     }
 
-    /// Says what it waits for with a version that is there.
-    fn waits(&mut self, version: &Version, why: String, kind: &str, until: Option<u64>) {
-        self.say(AgentState::Waiting, Some(version), why);
+    /// Says that a version is there and not taken; what the next boot starts is not hidden by it.
+    fn offers(&mut self, list: &Channel, version: &Version, why: &str) {
+        match self.pending().ok().flatten().filter(|pending| list.release(pending).is_some_and(ChannelRelease::is_offered)) {
+            Some(pending) if pending != self.host.running.version => {
+                self.say(AgentState::PendingReboot, Some(&pending), format!("{}; {why}", in_place(&pending)));
+            }
+            _ => self.say(AgentState::Waiting, Some(version), why),
+        }
+    }
+
+    /// The same, and what it waits for.
+    fn waits(&mut self, list: &Channel, version: &Version, why: &str, kind: &str, until: Option<u64>) {
+        self.offers(list, version, why);
         self.status.wait = Some(kind.to_owned());
         self.status.wait_until = until;
         self.publish();
@@ -238,10 +252,15 @@ impl Agent {
         }
     }
 
+    /// The version that was put in place, until it is known to be good or not.
+    fn pending(&self) -> Result<Option<Version>, AgentError> {
+        let journal = self.state.journal()?.filter(|journal| journal.phase == Phase::Committed);
+        Ok(journal.and_then(|journal| journal.version.parse().ok()))
+    }
+
     fn decision(&self, channel: &Channel, asked: bool) -> Result<Decision, AgentError> {
         let pin: Option<Version> = self.state.policy()?.pin.and_then(|pin| pin.parse().ok());
-        let pending = self.state.journal()?.filter(|journal| journal.phase == Phase::Committed);
-        let pending: Option<Version> = pending.and_then(|journal| journal.version.parse().ok());
+        let pending = self.pending()?;
         let world = World {
             now: (self.clock)(),
             running: &self.host.running.version,
@@ -274,13 +293,13 @@ impl Agent {
         match &decision {
             Decision::UpToDate => self.say(AgentState::Idle, None, "nothing newer is offered to this host"),
             Decision::Pending(version) => {
-                self.say(AgentState::PendingReboot, Some(version), format!("version {version} is in place; the next boot starts it"));
+                self.say(AgentState::PendingReboot, Some(version), in_place(version));
             }
             Decision::Take(release) => {
-                self.say(AgentState::Waiting, Some(&release.version), format!("version {} can be installed", release.version));
+                self.offers(&list, &release.version, &format!("version {} can be installed", release.version));
             }
             Decision::Wait { version, why } => {
-                self.waits(version, why.explain(version), why.kind(), why.until());
+                self.waits(&list, version, &why.explain(version), why.kind(), why.until());
             }
         }
         Ok((list, decision))
@@ -311,13 +330,15 @@ impl Agent {
             _ => return Ok(None),
         };
         let source = self.source()?;
-        match self.install(&source, &list, &entry, wish.downgrade).await {
+        match self.install_or_earlier(&source, &list, entry, wish).await {
             // Nothing has failed: the others need time.
             Err(error @ AgentError::EtcdMembers { .. }) => {
-                self.waits(&entry.version, error.to_string(), error.kind(), None);
+                if let AgentError::EtcdMembers { version, .. } = &error {
+                    self.waits(&list, version, &error.to_string(), error.kind(), None);
+                }
                 Ok(None)
             }
-            installed => installed.map(|()| Some(entry.version)),
+            installed => installed,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use disk_layout::{BootCounter, UkiName, Version};
 
-use super::{Agent, AgentError};
+use super::{Agent, AgentError, in_place};
 use crate::commit::{CommitError, digest_on_disk, set_aside};
 use crate::esp::fat::Volume;
 use crate::recovery::{Copies, Standing};
@@ -40,7 +40,7 @@ impl Agent {
             Some(BootCounter { left: 0, .. }) => reason,
             // Not started yet.
             Some(_) => {
-                self.say(AgentState::PendingReboot, Some(&version), format!("version {version} is in place; the next boot starts it"));
+                self.say(AgentState::PendingReboot, Some(&version), in_place(&version));
                 return Ok(());
             }
             None if standing == Standing::Failed => reason,

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use async_trait::async_trait;
 
-use super::machine::{Machine, World, asked, world_of};
+use super::machine::{Machine, World, asked, opened, world_of};
 use super::shop::Shop;
 use crate::agent::Wish;
 use crate::crash::fixture::Release;
@@ -194,6 +194,72 @@ async fn the_next_etcd_waits_until_all_members_of_the_cluster_have_reached_the_o
     *etcd.cluster.borrow_mut() = "3.5.0";
     assert_eq!(agent.update(&Wish::default()).await.unwrap().unwrap().as_str(), "1.1");
     assert_eq!((world.machine.boots().as_str(), agent.status.wait.as_deref()), ("1.1", None));
+}
+
+/// 1.0 runs; 1.1 and 1.2 are published, with these versions of etcd.
+async fn two_behind(etcds: [&str; 3]) -> World {
+    let of = |version: &str, etcd: &str| Release::with_floor(version, 1, &[("etcd", etcd)]);
+    let (between, newest) = (of("1.1", etcds[1]), of("1.2", etcds[2]));
+    let shop = Shop::new();
+    shop.publish(&between);
+    shop.publish(&newest);
+    let mut world = opened(shop, of("1.0", etcds[0]), between).await;
+    world.machine.releases.push(newest);
+    world
+}
+
+#[tokio::test]
+async fn a_member_that_is_left_behind_takes_the_release_for_which_the_others_wait() {
+    let world = two_behind(["3.4", "3.5", "3.6"]).await;
+    let etcd = running("3.4.0");
+    let mut agent = world.machine.agent(&world.server.url);
+    agent.etcd = Box::new(etcd.clone());
+    // Who names a version hears why it is not that.
+    let named = Wish { retry: Some("1.2".parse().unwrap()), ..asked() };
+    assert_eq!(agent.update(&named).await.unwrap_err().kind(), "etcd-skip");
+    assert_eq!(agent.update(&Wish::default()).await.unwrap().unwrap().as_str(), "1.1");
+    // It stays until the reboot.
+    assert_eq!(agent.update(&Wish::default()).await.unwrap(), None);
+    assert_eq!((agent.status.state, agent.status.target.as_deref()), (AgentState::PendingReboot, Some("1.1")));
+    assert_eq!(world.machine.reboot(), "1.1");
+    world.machine.bless(&world.new);
+    let mut agent = world.machine.agent(&world.server.url);
+    agent.etcd = Box::new(etcd.clone());
+    assert_eq!(agent.update(&Wish::default()).await.unwrap(), None);
+    assert_eq!(agent.status.wait.as_deref(), Some("etcd-members"));
+    *etcd.cluster.borrow_mut() = "3.5.0";
+    assert_eq!(agent.update(&Wish::default()).await.unwrap().unwrap().as_str(), "1.2");
+}
+
+#[tokio::test]
+async fn where_every_release_skips_a_minor_version_of_etcd_the_newest_says_so() {
+    let world = two_behind(["3.4", "3.6", "3.7"]).await;
+    let mut agent = world.machine.agent(&world.server.url);
+    agent.etcd = Box::new(running("3.4.0"));
+    let error = agent.update(&asked()).await.unwrap_err();
+    assert!(error.kind() == "etcd-skip" && error.to_string().contains("version 1.2 skips"), "{error}");
+    assert_eq!(world.machine.boots(), "1.0");
+}
+
+#[tokio::test]
+async fn a_release_that_waits_for_the_members_hides_none_that_waits_for_the_reboot() {
+    let of = |version: &str, etcd: &str| Release::with_floor(version, 1, &[("etcd", etcd)]);
+    let world = world_of(of("1.0", "3.5"), of("1.1", "3.5")).await;
+    let mut agent = world.machine.agent(&world.server.url);
+    agent.etcd = Box::new(running("3.4.0"));
+    assert_eq!(agent.update(&Wish::default()).await.unwrap().unwrap().as_str(), "1.1");
+    world.shop.publish(&of("1.2", "3.6"));
+    agent.check(false).await.unwrap();
+    let pending = (AgentState::PendingReboot, Some("1.1"), true);
+    assert_eq!((agent.status.state, agent.status.target.as_deref(), agent.reboots()), pending);
+    for _ in 0..2 {
+        assert_eq!(agent.update(&Wish::default()).await.unwrap(), None);
+        assert_eq!((agent.status.state, agent.status.target.as_deref(), agent.reboots()), pending);
+        assert_eq!(agent.status.wait.as_deref(), Some("etcd-members"));
+        let why = &agent.status.why;
+        assert!(why.starts_with("version 1.1 is in place") && why.contains("version 1.2 brings the next etcd and waits"), "{why}");
+    }
+    assert_eq!((world.machine.boots().as_str(), agent.status.counters.failures), ("1.1", 0));
 }
 
 #[tokio::test]
