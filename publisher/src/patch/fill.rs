@@ -54,6 +54,7 @@ pub fn fill(
     let (mut roots, mut made, mut pack, mut budget) = (Vec::new(), Vec::<Lender>::new(), Vec::new(), BUDGET);
     let mut filled = Filled { pack: number, lenders: Vec::new(), lost: Vec::new() };
     for (from, map_patch, _) in starts {
+        let before = pack.len();
         let mut fill_one = || -> Result<(ContentMap, PatchTable), PublishError> {
             let (old_map, index) = read_map(repository, from)?;
             let mut needs = Needs::new(packed, &old_map);
@@ -62,20 +63,20 @@ pub fn fill(
             let windows = cut(&old_map, &packed.map, |number| needs.by_chunk(number) > 0, &Caps::default());
             let by_chunks = |window: &Window| window.numbers().map(|number| needs.by_chunk(number)).sum();
             let windows = worthwhile(windows, &packed.map, by_chunks, &mut budget);
+            let mut table = PatchTable { map: map_patch.clone(), operations: Vec::new() };
+            if windows.is_empty() {
+                return Ok((old_map, table));
+            }
             let old = OldRelease::new(repository, from, &old_map, &index);
             let encoded = pool()?.install(|| encode_all(&windows, parts, &packed.map, &old, level))?;
-            let mut table = PatchTable { map: map_patch.clone(), operations: Vec::new() };
-            // Nothing of it stays when one of them fails.
-            let mut payloads = pack.clone();
             for (window, encoded) in windows.iter().zip(encoded) {
                 // What spares a quarter is worth its place in the repository.
                 if encoded.payload.len() as u64 <= by_chunks(window) / 4 * 3 {
-                    table.operations.push(encoded.operation(window, number, &mut payloads));
+                    table.operations.push(encoded.operation(window, number, &mut pack));
                 }
             }
             let failed = PublishError::format(&format!("what is made of version {}", from.version));
-            apply_all(&table, &payloads, &packed.map, &old).map_err(failed)?;
-            pack = payloads;
+            apply_all(&table, &pack, &packed.map, &old).map_err(failed)?;
             Ok((old_map, table))
         };
         match fill_one() {
@@ -84,7 +85,10 @@ pub fn fill(
                 made.push(Lender { from: Arc::new(old_map), to: Arc::clone(&packed.map), table, packs: with_new.clone(), kernel: None });
             }
             Ok(_) => (),
-            Err(error) => filled.lost.push(format!("from {}: {error}", from.version)),
+            Err(error) => {
+                pack.truncate(before);
+                filled.lost.push(format!("from {}: {error}", from.version));
+            }
         }
     }
     if !pack.is_empty() {

@@ -332,10 +332,8 @@ impl Agent {
         let source = self.source()?;
         match self.install_or_earlier(&source, &list, entry, wish).await {
             // Nothing has failed: the others need time.
-            Err(error @ AgentError::EtcdMembers { .. }) => {
-                if let AgentError::EtcdMembers { version, .. } = &error {
-                    self.waits(&list, version, &error.to_string(), error.kind(), None);
-                }
+            Err(ref error @ AgentError::EtcdMembers { ref version, .. }) => {
+                self.waits(&list, version, &error.to_string(), error.kind(), None);
                 Ok(None)
             }
             installed => installed,
