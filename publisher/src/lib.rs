@@ -13,6 +13,7 @@ pub mod bundle;
 pub mod cost;
 pub mod diff;
 mod differences;
+mod earlier;
 mod error;
 mod files;
 pub mod keys;

@@ -67,8 +67,12 @@ pub fn delete(repository: &Repository, channels: &BTreeMap<String, Channel>, ret
         needed.extend(release.patch_packs.iter().map(|pack| pack.path(ObjectKind::Patch)));
         // Of format 1 it was the pack too, and agents that know that one alone still take it.
         let kind = |patch: &PatchInfo| if patch.format == 1 { ObjectKind::Patch } else { ObjectKind::Table };
-        needed.extend(release.patches.iter().map(|patch| patch.table.path(kind(patch))));
-        needed.extend(release.patches.iter().filter_map(|patch| patch.kernel).map(|kernel| kernel.path(ObjectKind::Kernel)));
+        let older = repository.older_patches(&release)?;
+        for patch in release.patches.iter().chain(&older) {
+            needed.insert(patch.table.path(kind(patch)));
+            needed.extend(patch.kernel.map(|kernel| kernel.path(ObjectKind::Kernel)));
+        }
+        needed.extend(release.older_patches.map(|older| older.path(ObjectKind::Older)));
         needed.extend(release.differences.iter().map(|info| info.difference.path(ObjectKind::Difference)));
     }
     for name in channels.keys() {

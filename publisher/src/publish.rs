@@ -7,15 +7,15 @@ use std::path::Path;
 
 use disk_layout::{UkiName, VeritySuperblock, Version};
 use jiff::Timestamp;
-use release_format::limits::MAX_DIFFERENCES;
-use release_format::{Channel, ChannelRelease, ContentMap, Digest, Name, ObjectKind, Release, Rollout, UkiInfo};
+use release_format::{Channel, ChannelRelease, Digest, Name, ObjectKind, Release, Rollout, UkiInfo};
 use serde::Serialize;
 
 use crate::cost::{self, Costs};
+use crate::earlier::{self, History};
 use crate::error::PublishError;
 use crate::keys::Keys;
 use crate::metadata::{Expiries, Role};
-use crate::pack::{self, Known};
+use crate::pack;
 use crate::parts::OpenParts;
 use crate::prune;
 use crate::repository::{Repository, Resign, empty_channel, target_of};
@@ -23,8 +23,6 @@ use crate::ways::{self, Ways};
 
 /// zstd level of chunks: they are compressed once and downloaded often.
 pub const DEFAULT_LEVEL: i32 = 19;
-/// Releases before the new one whose cost is told.
-const TOLD: usize = 5;
 
 /// Computes the verity root hash of a run of a file: file, first byte, bytes, superblock.
 pub type RootHash<'a> = &'a dyn Fn(&File, u64, u64, &VeritySuperblock) -> io::Result<[u8; 32]>;
@@ -158,32 +156,13 @@ fn publish_one(
         let (expected, found) = (expected.to_string(), found.to_string());
         return Err(PublishError::Changed { path: parts.root_path.clone(), expected, found });
     }
-    let mut known = Known::default();
-    let mut earlier: Vec<(Version, ContentMap)> = Vec::new();
-    let mut predecessors: Vec<Release> = Vec::new();
-    let mut releases: Vec<&ChannelRelease> = others.iter().flat_map(|other| &other.releases).filter(|entry| !entry.retired).collect();
-    releases.sort_by(|a, b| b.version.cmp(&a.version));
-    releases.dedup_by(|a, b| a.version == b.version);
-    let starts = starts(&releases, version);
-    for entry in releases {
-        let release = context.repository.read_release(&entry.release)?;
-        let map = known.learn(context.repository, &release)?;
-        if entry.version >= *version {
-            continue;
-        }
-        let predecessor = starts.contains(&&entry.version);
-        if (predecessor && predecessors.len() < offer.patches) || earlier.len() < TOLD {
-            earlier.push((entry.version.clone(), map));
-        }
-        if predecessor {
-            predecessors.push(release);
-        }
-    }
+    let entries = others.iter().flat_map(|other| &other.releases).collect();
+    let History { earlier, told, known } = earlier::history(entries, version, offer.patches, context.repository)?;
     let packed = pack::pack(parts, &known, context.repository, level)?;
     drop(known);
-    let mut costs = cost::costs(&packed.map, &packed.index, &earlier, packed.map_and_index());
-    let Ways { patches, patch_packs, differences } =
-        ways::write(parts, &packed, &predecessors, offer.patches, &mut costs, context.repository, level)?;
+    let mut costs = cost::costs(&packed.map, &packed.index, &told, packed.map_and_index());
+    let Ways { patches, older_patches, patch_packs, differences } =
+        ways::write(parts, &packed, &earlier, offer.patches, &mut costs, context.repository, level)?;
     let release = Release {
         format: Release::FORMAT,
         image: parts.parts.image.clone(),
@@ -201,6 +180,7 @@ fn publish_one(
         packs: packed.packs,
         full_size: costs.full.bytes,
         patches,
+        older_patches,
         patch_packs,
         differences,
         state: parts.parts.state.clone(),
@@ -223,12 +203,6 @@ fn publish_one(
     report.new_pack = packed.new_pack.map_or(0, |pack| pack.size);
     report.costs = Some(costs);
     Ok(report)
-}
-
-/// From which versions hosts come to this one by ways of their own; `releases` are by version, the newest first.
-fn starts<'a>(releases: &[&'a ChannelRelease], version: &Version) -> Vec<&'a Version> {
-    let start = |entry: &&&'a ChannelRelease| entry.version < *version && entry.is_offered();
-    releases.iter().filter(start).map(|entry| &entry.version).take(MAX_DIFFERENCES).collect()
 }
 
 /// Puts an entry where its version belongs, in place of one of the same version. What the offer does not say stays, and
@@ -345,28 +319,4 @@ fn resign_for(context: &Context<'_>) -> Resign {
 
 fn commit(context: &mut Context<'_>, channels: &BTreeMap<String, Channel>, resign: Resign) -> Result<(), PublishError> {
     context.repository.commit(channels, resign, context.keys, context.expiries, context.now)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use release_format::ObjectRef;
-
-    #[test]
-    fn ways_start_from_the_newest_64_earlier_versions_that_are_offered() {
-        let entry = |number: usize| ChannelRelease {
-            version: format!("1.{number}").parse().unwrap(),
-            root_hash: Digest::of(b"root"),
-            release: ObjectRef::of(b""),
-            format: Release::FORMAT,
-            stepping_stone: None,
-            rollout: None,
-            withdrawn: number == 90,
-            retired: false,
-        };
-        let entries: Vec<ChannelRelease> = (0..100).rev().map(entry).collect();
-        let found = starts(&entries.iter().collect::<Vec<_>>(), &"1.95".parse().unwrap());
-        let expected: Vec<String> = (0..95).rev().filter(|number| *number != 90).take(64).map(|number| format!("1.{number}")).collect();
-        assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
-    }
 }

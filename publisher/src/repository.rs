@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use release_format::{Channel, Digest, FormatError, Name, ObjectKind, ObjectRef, Release, channel_target};
+use release_format::{Channel, Digest, FormatError, Name, ObjectKind, ObjectRef, OlderPatches, PatchInfo, Release, channel_target};
 use serde::de::DeserializeOwned;
 use tough::schema::{self, Metafile, Signed, Snapshot, Target, Targets};
 use tough::{ExpirationEnforcement, FilesystemTransport, IntoVec, RepositoryLoader, TargetName};
@@ -185,6 +185,27 @@ impl Repository {
     pub fn read_release(&self, object: &ObjectRef) -> Result<Release, PublishError> {
         let bytes = self.read_object(object, ObjectKind::Release)?;
         Release::decode(&bytes).map_err(PublishError::format(&object.path(ObjectKind::Release)))
+    }
+
+    /// Reads a release's patches from older releases than its metadata list; none when it has no such list.
+    ///
+    /// # Errors
+    /// As [`Repository::read_object`], and when it is no list of patches.
+    pub fn older_patches(&self, release: &Release) -> Result<Vec<PatchInfo>, PublishError> {
+        let Some(object) = &release.older_patches else { return Ok(Vec::new()) };
+        let bytes = self.read_object(object, ObjectKind::Older)?;
+        let list = OlderPatches::decode(&bytes).map_err(PublishError::format(&object.path(ObjectKind::Older)))?;
+        Ok(list.patches)
+    }
+
+    /// Writes a list of patches from older releases.
+    ///
+    /// # Errors
+    /// When there are too many, or it cannot be written.
+    pub fn write_older_patches(&self, patches: Vec<PatchInfo>) -> Result<ObjectRef, PublishError> {
+        let list = OlderPatches { format: OlderPatches::FORMAT, patches };
+        let bytes = list.encode().map_err(PublishError::format("the patches from older releases"))?;
+        self.write_object(&bytes, ObjectKind::Older)
     }
 
     /// Writes an object, unless it is there.

@@ -29,6 +29,10 @@ pub const MAX_UKI: u64 = 512 << 20;
 pub const MAX_PACKS: usize = 256;
 /// Patches that one release lists.
 pub const MAX_PATCHES: usize = 64;
+/// Patches from older releases, which hosts of those read alone.
+pub const MAX_OLDER: usize = 192;
+/// Bytes of their JSON.
+pub const MAX_OLDER_BYTES: u64 = 128 * 1024;
 /// Differences that one release lists.
 pub const MAX_DIFFERENCES: usize = 64;
 /// Releases of a channel.

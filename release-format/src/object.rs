@@ -23,6 +23,8 @@ pub enum ObjectKind {
     Kernel,
     /// What map and index have beyond an earlier release's map.
     Difference,
+    /// Patches from older releases than a release's metadata list, JSON.
+    Older,
 }
 
 /// An object as another one names it.
@@ -36,8 +38,8 @@ pub struct ObjectRef {
 
 impl ObjectKind {
     /// All kinds.
-    pub const ALL: [Self; 8] =
-        [Self::Release, Self::Map, Self::Index, Self::Pack, Self::Patch, Self::Table, Self::Kernel, Self::Difference];
+    pub const ALL: [Self; 9] =
+        [Self::Release, Self::Map, Self::Index, Self::Pack, Self::Patch, Self::Table, Self::Kernel, Self::Difference, Self::Older];
 
     /// The ending of its file name.
     #[must_use]
@@ -51,6 +53,7 @@ impl ObjectKind {
             Self::Table => "table",
             Self::Kernel => "kernel",
             Self::Difference => "difference",
+            Self::Older => "older.json",
         }
     }
 }

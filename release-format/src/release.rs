@@ -57,6 +57,9 @@ pub struct Release {
     /// Ways from earlier releases; an agent passes over those whose format it does not know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub patches: Vec<PatchInfo>,
+    /// Patches from older releases than those: a list of its own, since every host reads this one ([`crate::OlderPatches`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub older_patches: Option<ObjectRef>,
     /// The patch packs that their tables count.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub patch_packs: Vec<ObjectRef>,
@@ -261,6 +264,7 @@ mod tests {
             packs: vec![object],
             full_size: 0,
             patches: Vec::new(),
+            older_patches: None,
             patch_packs: Vec::new(),
             differences: Vec::new(),
             state: StateFloor { layout: 1, components: [("etcd".to_owned(), "3.5".to_owned())].into() },

@@ -64,6 +64,7 @@ fn release(map: &[u8], index: &[u8], pack: &[u8], map_body: Digest) -> Release {
         packs: vec![ObjectRef::of(pack)],
         full_size: 0,
         patches: Vec::new(),
+        older_patches: None,
         patch_packs: Vec::new(),
         differences: Vec::new(),
         state: StateFloor { layout: 1, components: [("etcd".to_owned(), "3.5".to_owned())].into() },

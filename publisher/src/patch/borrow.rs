@@ -12,6 +12,7 @@ use release_format::{
     PatchOperation, PatchTable, PlanOptions, PlannedChunk, Release, SourceRun,
 };
 
+use crate::earlier::Earlier;
 use crate::error::PublishError;
 use crate::pack::{Packed, SMALL_LEVEL, read_content_map};
 use crate::repository::Repository;
@@ -38,11 +39,11 @@ pub struct Lender {
 /// Reads the patches for which operations were made when earlier releases, the newest first, were published; and says of which nothing can
 /// be borrowed, since they are damaged or gone.
 #[must_use]
-pub fn lenders(earlier: &[Release], repository: &Repository) -> (Vec<Lender>, Vec<String>) {
+pub fn lenders(earlier: &[Earlier], repository: &Repository) -> (Vec<Lender>, Vec<String>) {
     let (mut found, mut lost, mut maps) = (Vec::new(), Vec::new(), Maps { repository, known: HashMap::new() });
-    for release in earlier.iter().take(LENDERS) {
+    for release in earlier.iter().filter(|earlier| earlier.is_whole).map(|earlier| &earlier.release).take(LENDERS) {
         for info in release.patches.iter().filter(|info| info.format == PatchInfo::FORMAT && (!info.borrowed || info.lends.is_some())) {
-            let Some(from) = earlier.iter().find(|from| from.root_hash == info.from) else { continue };
+            let Some(from) = earlier.iter().map(|from| &from.release).find(|from| from.root_hash == info.from) else { continue };
             match lender(release, from, info, &mut maps) {
                 Ok(lender) => found.push(lender),
                 Err(error) => lost.push(format!("from {} to {}: {error}", from.version, release.version)),
@@ -178,8 +179,15 @@ pub struct Borrowed {
     pub with_kernel: Option<u64>,
 }
 
-/// From where a patch is wanted: the release, how the new map is made of its map, and the bytes of the difference, or of map and index.
-pub type Start<'a> = (&'a Release, MapPatch, u64);
+/// From where a patch is wanted.
+pub struct Start<'a> {
+    /// The release.
+    pub from: &'a Earlier,
+    /// How the new map is made of its map.
+    pub map_patch: MapPatch,
+    /// Bytes of what says where chunks are: of the difference, or of map and index.
+    pub told: u64,
+}
 
 /// Puts together what can be, and writes the tables. `packs` are the release's patch packs, and become more.
 ///
@@ -194,7 +202,8 @@ pub fn write(
 ) -> Result<Vec<Borrowed>, PublishError> {
     let loans = loans(lenders, &packed.map);
     let mut lent = counted(packs, &loans);
-    let put = |(from, map_patch, told): Start<'_>| -> Result<Option<(Borrowed, Vec<u8>, PatchTable)>, PublishError> {
+    let put = |Start { from, map_patch, told }: Start<'_>| -> Result<Option<(Borrowed, Vec<u8>, PatchTable)>, PublishError> {
+        let from = &from.release;
         let old = read_content_map(repository, from)?;
         let mut needs = Needs::new(packed, &old);
         let mut table = PatchTable { map: map_patch, operations: needs.take(&loans, &lent) };

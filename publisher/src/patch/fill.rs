@@ -53,7 +53,8 @@ pub fn fill(
     let counted = counted(&with_new, &lent);
     let (mut roots, mut made, mut pack, mut budget) = (Vec::new(), Vec::<Lender>::new(), Vec::new(), BUDGET);
     let mut filled = Filled { pack: number, lenders: Vec::new(), lost: Vec::new() };
-    for (from, map_patch, _) in starts {
+    for Start { from, map_patch, .. } in starts.iter().filter(|start| start.from.is_whole) {
+        let from = &from.release;
         let before = pack.len();
         let mut fill_one = || -> Result<(ContentMap, PatchTable), PublishError> {
             let (old_map, index) = read_map(repository, from)?;

@@ -3,12 +3,11 @@
 use std::fs;
 use std::path::PathBuf;
 
-use publisher::Expiries;
-use publisher::publish::{Context, prune};
 use publisher::repository::Repository;
+use release_format::limits::MAX_PATCHES;
 use release_format::{Digest, LocalChunks, ObjectKind, ObjectRef, PatchInfo};
 
-use crate::world::{Files, Image, World, now, program, tree};
+use crate::world::{Files, Image, World, program, tree};
 
 /// 1.0, and versions after it that each change something more; each has a patch from the one before only. Gives the images.
 fn published_one_after_the_other(world: &World, edits: &[fn(&mut Files)]) -> Vec<Image> {
@@ -48,10 +47,7 @@ fn hosts_for_whose_version_no_patch_was_made_borrow_operations_of_those_that_wer
     // Each pack is there once, however many tables count it, and stays as long as one does.
     let different: std::collections::HashSet<Digest> = last.patch_packs.iter().map(|pack| pack.sha256).collect();
     assert_eq!(different.len(), last.patch_packs.len());
-    let mut repository = Repository::open(&world.repository(), &world.keys).unwrap();
-    let mut context = Context { repository: &mut repository, keys: &world.keys, expiries: &Expiries::default(), now: now() };
-    prune(&mut context, 1).unwrap();
-    drop(repository);
+    world.prune(1);
     let left = fs::read_dir(world.repository().join("objects")).unwrap().map(|entry| entry.unwrap().path());
     let left: Vec<PathBuf> = left.filter(|path| path.extension().is_some_and(|kind| kind == "table")).collect();
     assert_eq!(left.len(), last.patches.len(), "tables of releases that are gone");
@@ -120,6 +116,74 @@ fn a_version_whose_bytes_are_gone_is_told_and_others_have_their_patches_all_the_
     assert!(costs.lost_starts.len() == 1 && costs.lost_starts[0].starts_with("from 1.0: "), "{:?}", costs.lost_starts);
     let way = |version: &str| costs.chunks_from.iter().find(|from| from.version == version).unwrap().way(&costs.full);
     assert_eq!(["1.2", "1.1"].map(way), ["patch", "patch"]);
+}
+
+#[test]
+fn hosts_of_a_withdrawn_version_get_away_by_a_patch() {
+    let world = World::new();
+    let mut files = tree();
+    let mut publish = |version: &str, base: u32| {
+        files.insert("usr/bin/dockerd".to_owned(), program(1, base, 900_000));
+        world.publish(version, &files, &program(99, 0, 300_000), 1).0
+    };
+    let images = [publish("1.0", 4096), publish("1.1", 8192)];
+    world.withdraw("1.1");
+    let repaired = publish("1.2", 12_288);
+    for (from, image) in ["1.0", "1.1"].into_iter().zip(&images) {
+        let (made, bytes, _) = world.update(image, from, "1.2");
+        assert!(made == repaired && bytes < 60_000, "{from}: {bytes}");
+    }
+    // The patch that is made in full is for the hosts that will take the release, not for the few that run what was withdrawn.
+    let made: Vec<Digest> = world.release("1.2").0.patches.iter().filter(|info| !info.borrowed).map(|info| info.from).collect();
+    assert_eq!(made, [world.release("1.0").0.root_hash]);
+}
+
+#[test]
+fn hosts_of_a_retired_version_borrow_as_long_as_its_map_is_there() {
+    let world = World::new();
+    let images = published_one_after_the_other(&world, &[|_| (), |_| ()]);
+    world.prune(1);
+    let mut files = tree();
+    files.insert("usr/bin/containerd".to_owned(), program(3, 4096, 600_000));
+    files.insert("usr/bin/dockerd".to_owned(), program(1, 8192, 900_000));
+    let (repaired, published) = world.publish("1.3", &files, &program(99, 0, 300_000), 1);
+    let costs = published.costs.unwrap();
+    assert!(costs.lost_patches.is_empty() && costs.lost_starts.is_empty(), "{costs:?}");
+    for from in [0, 1] {
+        let (made, bytes, _) = world.update(&images[from], &format!("1.{from}"), "1.3");
+        assert!(made == repaired && bytes < 60_000, "1.{from}: {bytes}");
+    }
+    let (gone, _) = world.metadata_and_map("1.0");
+    fs::remove_file(world.repository().join(gone.map.path(ObjectKind::Map))).unwrap();
+    world.publish("1.4", &files, &program(99, 0, 300_000), 1);
+    let from: Vec<Digest> = world.release("1.4").0.differences.iter().map(|info| info.from).collect();
+    assert_eq!(from, ["1.3", "1.2", "1.1"].map(|version| world.metadata_and_map(version).0.root_hash));
+}
+
+#[test]
+fn hosts_further_behind_than_the_metadata_list_find_their_patches_in_a_list_of_their_own() {
+    let world = World::new();
+    let last = MAX_PATCHES as u32 + 3;
+    let files = |base: u32| Files::from([("usr/bin/dockerd".to_owned(), program(1, base, 200_000))]);
+    let kernel = program(99, 0, 30_000);
+    let publish = |number: u32, base, patches| world.publish(&format!("1.{number}"), &files(base), &kernel, patches).0;
+    let mut images: Vec<Image> = (0..last).map(|number| publish(number, 4096, 0)).collect();
+    images.push(publish(last, 8192, 1));
+    let name = format!("1.{last}");
+    let (release, ..) = world.release(&name);
+    let hash = |number: u32| world.release(&format!("1.{number}")).0.root_hash;
+    let listed: Vec<Digest> = release.patches.iter().map(|info| info.from).collect();
+    assert_eq!(listed, (3..last).rev().map(hash).collect::<Vec<_>>());
+    let object = release.older_patches.unwrap();
+    let older = || Repository::open(&world.repository(), &world.keys).unwrap().older_patches(&release).unwrap();
+    assert_eq!(older().iter().map(|info| info.from).collect::<Vec<_>>(), [2, 1, 0].map(hash));
+    for from in [0, 2, 3, last - 1] {
+        let (made, bytes, _) = world.update(&images[from as usize], &format!("1.{from}"), &name);
+        assert!(made == images[last as usize] && bytes < 20_000, "1.{from}: {bytes}");
+    }
+    world.prune(1);
+    assert!(world.repository().join(object.path(ObjectKind::Older)).exists());
+    assert!(older().iter().all(|info| world.repository().join(info.table.path(ObjectKind::Table)).exists()));
 }
 
 #[test]

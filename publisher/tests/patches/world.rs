@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use publisher::Expiries;
 use publisher::keys::{Keys, Threshold};
 use publisher::parts::{PARTS_FILE, ROOT_FILE, UKI_FILE};
-use publisher::publish::{Context, Offer, Published, publish, withdraw};
+use publisher::publish::{Context, Offer, Published, prune, publish, withdraw};
 use publisher::repository::Repository;
 use release_format::{
     ChunkDecoder, ContentMap, FetchPlan, FormatError, LocalChunks, MAX_REQUESTS, ObjectKind, PackIndex, Part, PatchDecoder, PatchTable,
@@ -78,13 +78,25 @@ impl World {
         withdraw(&mut context, &"stable".parse().unwrap(), None, &version.parse().unwrap()).unwrap();
     }
 
-    pub fn release(&self, version: &str) -> (Release, ContentMap, PackIndex) {
+    pub fn prune(&self, keep: usize) {
+        let mut repository = Repository::open(&self.repository(), &self.keys).unwrap();
+        let mut context = Context { repository: &mut repository, keys: &self.keys, expiries: &Expiries::default(), now: now() };
+        prune(&mut context, keep).unwrap();
+    }
+
+    /// What is left of a release that was retired, too.
+    pub fn metadata_and_map(&self, version: &str) -> (Release, ContentMap) {
         let repository = Repository::open(&self.repository(), &self.keys).unwrap();
         let channels = repository.channels();
         let entry = channels.values().next().unwrap().release(&version.parse().unwrap()).unwrap();
         let release = repository.read_release(&entry.release).unwrap();
         let map = ContentMap::decode(&repository.read_object(&release.map, ObjectKind::Map).unwrap()).unwrap();
-        let index = PackIndex::decode(&repository.read_object(&release.index, ObjectKind::Index).unwrap(), &map, &release.packs).unwrap();
+        (release, map)
+    }
+
+    pub fn release(&self, version: &str) -> (Release, ContentMap, PackIndex) {
+        let (release, map) = self.metadata_and_map(version);
+        let index = PackIndex::decode(&self.object(&release.index.path(ObjectKind::Index)), &map, &release.packs).unwrap();
         (release, map, index)
     }
 
@@ -94,7 +106,7 @@ impl World {
 
     /// From one version to another as a host goes; gives what came out, how many bytes were fetched and in how many requests.
     pub fn update(&self, old: &Image, from: &str, to: &str) -> (Image, u64, usize) {
-        let (old_release, old_map, _) = self.release(from);
+        let (old_release, old_map) = self.metadata_and_map(from);
         let (release, map, index) = self.release(to);
         let mut image = Image { root: vec![0xee; release.root_size as usize], uki: vec![0xee; release.uki.size as usize] };
         let mut chunks = ChunkDecoder::new().unwrap();
@@ -116,7 +128,8 @@ impl World {
         }
         let (mut bytes, mut requests) = (0, 0);
         let mut lacking: BTreeSet<u32> = local.lacking(&map).into_iter().collect();
-        if let Some(info) = release.patches.iter().find(|info| info.from == old_release.root_hash) {
+        let older = Repository::open(&self.repository(), &self.keys).unwrap().older_patches(&release).unwrap();
+        if let Some(info) = release.patches.iter().chain(&older).find(|info| info.from == old_release.root_hash) {
             let object = info.table;
             let file = self.object(&object.path(ObjectKind::Table));
             object.verify(&file).unwrap();

@@ -6,12 +6,12 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use disk_layout::{SlotName, Version};
-use release_format::{Channel, ChannelRelease, ContentMap, Digest, LocalChunks, Part, PatchInfo, Release, Write};
+use release_format::{Channel, ChannelRelease, ContentMap, Digest, LocalChunks, Part, Release, Write};
 
 use super::{Agent, AgentError, Wish, in_place, random_id};
 use crate::commit::{Claim, CommitError, Image, Installer, Uki};
 use crate::download::{
-    self, Beyond, Download, DownloadError, LocalSource, Patch, Position, Sink, SinkError, Taken, patch_from, unless_unusable,
+    self, Beyond, Download, DownloadError, LocalSource, Patch, Position, Sink, SinkError, Taken, offered_patch, patch_from, unless_unusable,
 };
 use crate::fetch::Source;
 use crate::fetch::bundle::Bundle;
@@ -300,10 +300,11 @@ async fn patch(
     running: &ContentMap,
     running_hash: &Digest,
 ) -> Result<Option<(Patch, ContentMap)>, AgentError> {
-    let known = |info: &&PatchInfo| info.format == PatchInfo::FORMAT && info.from == *running_hash;
-    let Some(info) = release.patches.iter().find(known) else { return Ok(None) };
+    let told = "what is said of patches from older versions cannot be used, so the update comes by chunks";
+    let info = unless_unusable(offered_patch(source, release, running_hash).await, told)?;
+    let Some(info) = info.flatten() else { return Ok(None) };
     let told = "the patch from the running version cannot be used, so the update comes by chunks";
-    Ok(unless_unusable(patch_from(source, release, info, running).await, told)?)
+    Ok(unless_unusable(patch_from(source, release, &info, running).await, told)?)
 }
 
 async fn running_map_from(source: &Source, list: &Channel, entry: &ChannelRelease) -> Result<ContentMap, DownloadError> {

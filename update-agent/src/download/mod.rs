@@ -24,7 +24,7 @@ use tokio::time::sleep;
 use crate::fetch::{FetchError, Source};
 
 pub use differing::{difference_from, offered_difference};
-pub use patching::{Patch, patch_from};
+pub use patching::{Patch, offered_patch, patch_from};
 pub use position::{Position, Taken, Way};
 use reader::{Reader, Span, Spans};
 

@@ -2,7 +2,8 @@
 //! operations leaves chunks to be fetched.
 
 use release_format::{
-    ANSWER, ChunkDecoder, ContentMap, FormatError, ObjectKind, ObjectRef, Part, PatchDecoder, PatchInfo, PatchTable, Release, Write,
+    ANSWER, ChunkDecoder, ContentMap, Digest, FormatError, ObjectKind, ObjectRef, OlderPatches, Part, PatchDecoder, PatchInfo, PatchTable,
+    Release, Write,
 };
 use tokio::task::yield_now;
 
@@ -22,6 +23,19 @@ pub struct Patch {
     pub info: PatchInfo,
     /// Its table.
     pub table: PatchTable,
+}
+
+/// The patch from the running version, if the release has one that can be used: in its metadata, or in the list of those from older versions.
+///
+/// # Errors
+/// When that list does not come, or is wrong.
+pub async fn offered_patch(source: &Source, release: &Release, running: &Digest) -> Result<Option<PatchInfo>, DownloadError> {
+    let known = |info: &&PatchInfo| info.format == PatchInfo::FORMAT && info.from == *running;
+    let listed = release.patches.iter().find(known).cloned();
+    let Some(older) = release.older_patches.filter(|_| listed.is_none()) else { return Ok(listed) };
+    let bytes = source.get(&older.path(ObjectKind::Older), older.size).await?;
+    older.verify(&bytes)?;
+    Ok(OlderPatches::decode(&bytes)?.patches.iter().find(known).cloned())
 }
 
 /// Fetches and checks the table of the patch from the running version, if the release has one, and makes the release's content map.

@@ -57,3 +57,33 @@ async fn whatever_is_wrong_with_what_is_borrowed_its_chunks_are_fetched() {
         assert!(taken.fallbacks >= fallbacks && taken.received < taken.full, "{what}: {taken:?}");
     }
 }
+
+#[tokio::test]
+async fn a_host_that_is_far_behind_finds_its_patch_in_the_list_for_such() {
+    let world = borrowing_world().await;
+    let (taken, sent) = after(&world, |world| world.shop.patches_in_a_list(None)).await;
+    assert_eq!((taken.way, taken.fallbacks), (Way::Patch, 0), "{taken:?}");
+    assert_eq!((requests(&world, ".older.json"), asked_for(&world)), (1, [1, 2, 1, 2, 0]));
+    assert!(sent < 65_000 + 8192 + 512 + 2000, "{sent}");
+}
+
+#[tokio::test]
+async fn without_that_list_it_fetches_chunks() {
+    type Damage = fn(&World);
+    let damages: [Damage; 3] = [
+        |world| world.shop.patches_in_a_list(Some(b"{\"format\": 2}")),
+        |world| world.shop.patches_in_a_list(Some(b"no list")),
+        |world| {
+            world.shop.patches_in_a_list(None);
+            world.shop.objects("json").iter().filter(|path| path.to_string_lossy().ends_with("older.json")).for_each(|path| {
+                std::fs::remove_file(path).unwrap();
+            });
+        },
+    ];
+    for damage in damages {
+        let world = borrowing_world().await;
+        let (taken, _) = after(&world, damage).await;
+        assert_eq!((taken.way, requests(&world, ".table")), (Way::Chunks, 0), "{taken:?}");
+        assert!(taken.received < taken.full, "{taken:?}");
+    }
+}

@@ -68,13 +68,31 @@ impl Shop {
 
     /// Puts other bytes in place of the newest release's difference, named and signed as if they were right.
     pub fn replace_difference(&self, bytes: &[u8], format: u32) {
+        self.replace_release(|repository, release| {
+            let difference = repository.write_object(bytes, ObjectKind::Difference).unwrap();
+            release.differences[0] = DifferenceInfo { format, difference, ..release.differences[0] };
+        });
+    }
+
+    /// Moves the newest release's patches to the list of those from older versions, or puts these bytes in its place.
+    pub fn patches_in_a_list(&self, bytes: Option<&[u8]>) {
+        self.replace_release(|repository, release| {
+            let patches = std::mem::take(&mut release.patches);
+            release.older_patches = Some(match bytes {
+                Some(bytes) => repository.write_object(bytes, ObjectKind::Older).unwrap(),
+                None => repository.write_older_patches(patches).unwrap(),
+            });
+        });
+    }
+
+    /// Changes the newest release's metadata, signed as if they were right.
+    fn replace_release(&self, change: impl FnOnce(&Repository, &mut release_format::Release) + Send) {
         let replace = || {
             let mut repository = Repository::open(&self.repository(), &self.keys).unwrap();
             let mut channels = repository.channels();
             let entry = channels.values_mut().next().unwrap().releases.last_mut().unwrap();
             let mut release = repository.read_release(&entry.release).unwrap();
-            let difference = repository.write_object(bytes, ObjectKind::Difference).unwrap();
-            release.differences[0] = DifferenceInfo { format, difference, ..release.differences[0] };
+            change(&repository, &mut release);
             entry.release = repository.write_object(&release.encode().unwrap(), ObjectKind::Release).unwrap();
             repository.commit(&channels, Resign::Targets, &self.keys, &Expiries::default(), now()).unwrap();
         };
