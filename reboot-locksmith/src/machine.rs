@@ -26,12 +26,12 @@ pub enum Phase {
     Locking,
     /// Everything holds; users are warned and inhibitors of mode `delay` waited for.
     Locked {
-        /// Since when.
+        /// Since when, as [`Facts::uptime`]: nobody has less time for a clock that is set meanwhile.
         since: Seconds,
     },
     /// Hooks run and containers stop.
     Draining {
-        /// Since when.
+        /// Since when, as [`Facts::uptime`].
         since: Seconds,
     },
     /// All is ready for the reboot.
@@ -131,17 +131,17 @@ pub struct Step {
     pub until: Option<Seconds>,
 }
 
-/// Until when users and inhibitors of mode `delay` are waited for, and what for.
+/// Until when, as the clock is set now, users and inhibitors of mode `delay` are waited for, and what for.
 #[must_use]
 pub fn patience(facts: &Facts<'_>, progress: &Progress, since: Seconds) -> Vec<(Seconds, Gate)> {
     let mut waits = Vec::new();
-    let warned = since.saturating_add(facts.settings.warn).saturating_add(progress.extended);
+    let warned = facts.clock_at(since.saturating_add(facts.settings.warn).saturating_add(progress.extended));
     if progress.users != Some(0) && warned > facts.now {
         let who = progress.users.map_or("it is not known who is".to_owned(), |users| format!("{users} terminal(s) are"));
         let text = format!("{who} in use: the reboot is at {}; `locksmithctl extend 15m` puts it off", show_time(warned));
         waits.push((warned, Gate { kind: "users".to_owned(), open: false, text, until: Some(warned) }));
     }
-    let delayed = since.saturating_add(facts.settings.inhibit_delay);
+    let delayed = facts.clock_at(since.saturating_add(facts.settings.inhibit_delay));
     let delaying = |inhibitor: &&Inhibitor| inhibitor.concerns_shutdown() && inhibitor.mode == Mode::Delay;
     for inhibitor in facts.inhibitors.iter().filter(delaying).filter(|_| delayed > facts.now) {
         waits.push((delayed, Gate { kind: "delay".to_owned(), open: false, text: inhibitor.describe(), until: Some(delayed) }));
@@ -200,7 +200,7 @@ pub fn step(phase: Phase, facts: &Facts<'_>, progress: &Progress) -> Step {
                 actions.push(Action::Warn(facts.now.saturating_add(facts.settings.warn)));
             }
             actions.push(Action::Announce);
-            Phase::Locked { since: facts.now }
+            Phase::Locked { since: facts.uptime }
         }
         (Decision::Go, Phase::Locked { since }) => {
             let waits = patience(facts, progress, since);
@@ -211,7 +211,7 @@ pub fn step(phase: Phase, facts: &Facts<'_>, progress: &Progress) -> Step {
                 phase
             } else {
                 actions.push(Action::Drain);
-                Phase::Draining { since: facts.now }
+                Phase::Draining { since: facts.uptime }
             }
         }
         (Decision::Go, Phase::Draining { .. }) => match &progress.work {
@@ -225,7 +225,7 @@ pub fn step(phase: Phase, facts: &Facts<'_>, progress: &Progress) -> Step {
             // The daemon was killed over it: the hooks are made for being run again.
             Work::None => {
                 actions.push(Action::Drain);
-                Phase::Draining { since: facts.now }
+                Phase::Draining { since: facts.uptime }
             }
         },
         (Decision::Go, Phase::Drained) => {

@@ -262,21 +262,39 @@ fn a_window_that_closes_while_draining_undoes_it_and_gives_the_lock_back() {
     assert_eq!((world.phase, &world.lock, world.drained), (Phase::Waiting, &LockFact::Unknown, false));
 }
 
-#[test]
-fn users_and_delaying_inhibitors_are_waited_for_up_to_a_bound() {
+/// What follows for a host that holds the lock since an uptime of 1000, with settings that warn for 60 s and wait for inhibitors for 30.
+fn locked_since_1000(now: Seconds, uptime: Seconds, progress: (Option<usize>, Seconds), inhibitors: &[Inhibitor]) -> Step {
     let settings = World::settings();
     let mut world = World::new();
     (world.lock, world.quorum) = (LockFact::Held, QuorumFact::Reserved(None));
-    let delay = Inhibitor { what: "shutdown".into(), mode: Mode::Delay, who: "db".into(), why: "flushing".into(), ..Inhibitor::default() };
-    let look = |now, users, extended, inhibitors: &[Inhibitor]| {
-        let facts = Facts { now, inhibitors: inhibitors.to_vec(), ..world.facts(&settings) };
-        step(Phase::Locked { since: 1000 }, &facts, &Progress { work: Work::None, reboot_failed: None, users, extended })
-    };
+    let facts = Facts { now, uptime, inhibitors: inhibitors.to_vec(), ..world.facts(&settings) };
+    let (users, extended) = progress;
+    step(Phase::Locked { since: 1000 }, &facts, &Progress { work: Work::None, reboot_failed: None, users, extended })
+}
+
+fn delay() -> Inhibitor {
+    Inhibitor { what: "shutdown".into(), mode: Mode::Delay, who: "db".into(), why: "flushing".into(), ..Inhibitor::default() }
+}
+
+#[test]
+fn users_and_delaying_inhibitors_are_waited_for_up_to_a_bound() {
+    let look = |now, users, extended, inhibitors: &[Inhibitor]| locked_since_1000(now, now, (users, extended), inhibitors);
     assert_eq!(look(1000, Some(2), 0, &[]).until, Some(1060));
     assert_eq!(look(1059, None, 0, &[]).phase, Phase::Locked { since: 1000 }, "not knowing is somebody");
     assert_eq!(look(1060, Some(2), 0, &[]).actions, [Action::Drain]);
     assert_eq!(look(1060, Some(2), 900, &[]).until, Some(1960));
-    let waiting = look(1029, Some(0), 0, std::slice::from_ref(&delay));
+    let waiting = look(1029, Some(0), 0, &[delay()]);
     assert!(waiting.actions.is_empty() && waiting.judgement.against().contains("db asks to wait: flushing"));
-    assert_eq!(look(1030, Some(0), 0, &[delay]).actions, [Action::Drain]);
+    assert_eq!(look(1030, Some(0), 0, &[delay()]).actions, [Action::Drain]);
+}
+
+#[test]
+fn a_clock_that_is_set_takes_no_time_from_users_and_gives_none_to_inhibitors() {
+    for now in [10, 1000, 10_000_000] {
+        let look = |uptime, users, inhibitors: &[Inhibitor]| locked_since_1000(now, uptime, (Some(users), 0), inhibitors);
+        assert_eq!(look(1020, 1, &[]).until, Some(now + 40));
+        assert_eq!(look(1060, 1, &[]).actions, [Action::Drain]);
+        assert_eq!(look(1029, 0, &[delay()]).until, Some(now + 1));
+        assert_eq!(look(1030, 0, &[delay()]).actions, [Action::Drain]);
+    }
 }

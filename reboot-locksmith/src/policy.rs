@@ -120,7 +120,8 @@ pub struct Facts<'a> {
 
 impl Facts<'_> {
     /// What the clock showed or will show at an uptime, as it is set now.
-    fn clock_at(&self, uptime: Seconds) -> Seconds {
+    #[must_use]
+    pub fn clock_at(&self, uptime: Seconds) -> Seconds {
         self.now.saturating_add(uptime).saturating_sub(self.uptime)
     }
 }

@@ -7,6 +7,7 @@ use super::Daemon;
 use crate::control::Request;
 use crate::machine::Phase;
 use crate::policy::{Origin, Wanted};
+use crate::watch::uptime;
 
 impl Daemon {
     /// Does what is asked; one sentence about it, or why not.
@@ -40,6 +41,7 @@ impl Daemon {
                 let most = self.config.settings.warn_extend;
                 self.extended = self.extended.saturating_add(seconds).min(most);
                 let at = since.saturating_add(self.config.settings.warn).saturating_add(self.extended);
+                let at = system_clock().saturating_add(at).saturating_sub(uptime());
                 let text =
                     format!("the reboot is put off to {} (it can be put off by {} in all)", show_time(at), reboot_rules::show_span(most));
                 wall(&text);

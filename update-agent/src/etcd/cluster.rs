@@ -80,8 +80,9 @@ fn agreed(text: &[u8]) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
+    use std::io::{BufRead, BufReader, Read, Write};
     use std::net::TcpListener;
+    use std::process::{Command, Stdio};
 
     use super::*;
 
@@ -127,5 +128,36 @@ mod tests {
             let error = at(format!("http://{}", member(status, body))).await.unwrap_err();
             assert!(error.contains(why), "{why}: {error}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_member_that_wants_a_certificate_gets_the_one_that_etcdctl_would_show() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+        let script = "key='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2'\n\
+                      openssl req -x509 $key -subj /CN=ca -keyout ca.key -out ca.pem\n\
+                      openssl req -x509 -CA ca.pem -CAkey ca.key $key -subj /O=etcd -addext basicConstraints=critical,CA:FALSE \
+                      -addext subjectAltName=IP:127.0.0.1 -addext extendedKeyUsage=serverAuth,clientAuth -keyout own.key -out own.pem\n";
+        let made = Command::new("sh").args(["-ec", script]).current_dir(&directory).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        fs::write(path("version"), r#"{"etcdserver":"3.5.16","etcdcluster":"3.5.0"}"#).unwrap();
+        // It takes three connections and ends.
+        let arguments =
+            "s_server -accept 127.0.0.1:0 -naccept 3 -WWW -cert own.pem -key own.key -CAfile ca.pem -Verify 1 -verify_return_error";
+        let mut server = Command::new("openssl");
+        server.args(arguments.split(' ')).current_dir(&directory).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut server = server.spawn().unwrap();
+        let mut said = BufReader::new(server.stdout.take().unwrap()).lines();
+        let address = said.find_map(|line| line.unwrap().strip_prefix("ACCEPT ").map(str::to_owned)).unwrap();
+        let all = [("ETCDCTL_CACERT", path("ca.pem")), ("ETCDCTL_CERT", path("own.pem")), ("ETCDCTL_KEY", path("own.key"))];
+        let ask = async |told: &[(&str, String)]| {
+            let told = |name: &str| told.iter().find(|(told, _)| *told == name).map(|(_, value)| value.clone());
+            version(&|name| if name == "ETCDCTL_ENDPOINTS" { Some(format!("https://{address}")) } else { told(name) }).await
+        };
+        assert_eq!(ask(&all).await.as_deref(), Ok("3.5.0"));
+        // Without the certificate the member does not answer; without its CA we do not ask.
+        assert!(ask(&all[..1]).await.unwrap_err().contains(&address));
+        assert!(ask(&all[1..]).await.unwrap_err().contains("certificate"));
+        server.wait().unwrap();
     }
 }
