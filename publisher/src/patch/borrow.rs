@@ -42,7 +42,12 @@ pub struct Lender {
 pub fn lenders(earlier: &[Earlier], repository: &Repository) -> (Vec<Lender>, Vec<String>) {
     let (mut found, mut lost, mut maps) = (Vec::new(), Vec::new(), Maps { repository, known: HashMap::new() });
     for release in earlier.iter().filter(|earlier| earlier.is_whole).map(|earlier| &earlier.release).take(LENDERS) {
-        for info in release.patches.iter().filter(|info| info.format == PatchInfo::FORMAT && (!info.borrowed || info.lends.is_some())) {
+        let older = repository.older_patches(release).unwrap_or_else(|error| {
+            lost.push(format!("from the oldest versions to {}: {error}", release.version));
+            Vec::new()
+        });
+        let lends = |info: &&PatchInfo| info.format == PatchInfo::FORMAT && (!info.borrowed || info.lends.is_some());
+        for info in release.patches.iter().chain(&older).filter(lends) {
             let Some(from) = earlier.iter().map(|from| &from.release).find(|from| from.root_hash == info.from) else { continue };
             match lender(release, from, info, &mut maps) {
                 Ok(lender) => found.push(lender),

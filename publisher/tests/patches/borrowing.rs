@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use publisher::repository::Repository;
 use release_format::limits::MAX_PATCHES;
-use release_format::{Digest, LocalChunks, ObjectKind, ObjectRef, PatchInfo};
+use release_format::{Digest, LocalChunks, ObjectKind, ObjectRef, PatchInfo, Release};
 
 use crate::world::{Files, Image, World, program, tree};
 
@@ -167,7 +167,8 @@ fn hosts_further_behind_than_the_metadata_list_find_their_patches_in_a_list_of_t
     let files = |base: u32| Files::from([("usr/bin/dockerd".to_owned(), program(1, base, 200_000))]);
     let kernel = program(99, 0, 30_000);
     let publish = |number: u32, base, patches| world.publish(&format!("1.{number}"), &files(base), &kernel, patches).0;
-    let mut images: Vec<Image> = (0..last).map(|number| publish(number, 4096, 0)).collect();
+    // The first has other bytes than the rest, so that nobody lends it anything.
+    let mut images: Vec<Image> = (0..last).map(|number| publish(number, if number == 0 { 2048 } else { 4096 }, 0)).collect();
     images.push(publish(last, 8192, 1));
     let name = format!("1.{last}");
     let (release, ..) = world.release(&name);
@@ -175,15 +176,24 @@ fn hosts_further_behind_than_the_metadata_list_find_their_patches_in_a_list_of_t
     let listed: Vec<Digest> = release.patches.iter().map(|info| info.from).collect();
     assert_eq!(listed, (3..last).rev().map(hash).collect::<Vec<_>>());
     let object = release.older_patches.unwrap();
-    let older = || Repository::open(&world.repository(), &world.keys).unwrap().older_patches(&release).unwrap();
-    assert_eq!(older().iter().map(|info| info.from).collect::<Vec<_>>(), [2, 1, 0].map(hash));
+    let older = |release: &Release| {
+        let listed = Repository::open(&world.repository(), &world.keys).unwrap().older_patches(release).unwrap();
+        listed.into_iter().map(|info| (info.from, info.lends.is_some(), info.table)).collect::<Vec<_>>()
+    };
+    let lends = |release: &Release| older(release).into_iter().map(|(from, lends, _)| (from, lends)).collect::<Vec<_>>();
+    assert_eq!(lends(&release), [(hash(2), false), (hash(1), false), (hash(0), true)]);
     for from in [0, 2, 3, last - 1] {
         let (made, bytes, _) = world.update(&images[from as usize], &format!("1.{from}"), &name);
         assert!(made == images[last as usize] && bytes < 20_000, "1.{from}: {bytes}");
     }
-    world.prune(1);
+    // What was made for the first alone is borrowed by the next release.
+    let next = publish(last + 1, 8192, 1);
+    let (made, bytes, _) = world.update(&images[0], "1.0", &format!("1.{}", last + 1));
+    assert!(made == next && bytes < 20_000, "{bytes}");
+    assert_eq!(lends(&world.release(&format!("1.{}", last + 1)).0).last(), Some(&(hash(0), false)));
+    world.prune(2);
     assert!(world.repository().join(object.path(ObjectKind::Older)).exists());
-    assert!(older().iter().all(|info| world.repository().join(info.table.path(ObjectKind::Table)).exists()));
+    assert!(older(&release).iter().all(|(.., table)| world.repository().join(table.path(ObjectKind::Table)).exists()));
 }
 
 #[test]
