@@ -361,7 +361,8 @@ impl Agent {
     /// Leaves word for whoever reboots.
     fn need_reboot(&self, version: &Version) {
         let text = serde_json::json!({"version": version.as_str(), "reason": "an update is in place"}).to_string();
-        if let Err(error) = std::fs::write(&self.paths.reboot_needed, text) {
+        // The reboot daemon may be reading it.
+        if let Err(error) = crate::state::write_whole(&self.paths.reboot_needed, text.as_bytes()) {
             eprintln!("update-agent: {}: {error}", self.paths.reboot_needed.display());
         }
     }
