@@ -137,6 +137,13 @@ impl AgentError {
         }
     }
 
+    /// Whether a server that is there did not give something, and did not ask to be left alone for a while.
+    #[must_use]
+    pub fn is_failed_answer(&self) -> bool {
+        let (Self::Fetch(error) | Self::Download(DownloadError::Fetch(error))) = self else { return false };
+        error.is_passing() && !matches!(error, FetchError::Busy { .. })
+    }
+
     /// How long the server asked to be left alone, in seconds.
     #[must_use]
     pub fn retry_after(&self) -> Option<u64> {

@@ -116,7 +116,14 @@ impl Agent {
             if claim == Claim::Filled {
                 journal.position = Position::default();
             }
-            taken = Some(self.fetch(source, list, &release, &image, parts, &mut journal).await?);
+            let before = journal.position.clone();
+            let fetched = self.fetch(source, list, &release, &image, parts, &mut journal).await;
+            if fetched.as_ref().is_err_and(AgentError::is_failed_answer) {
+                // The metadata came, so the server is there: an object that it never gives must not hold up the update for ever.
+                journal.position.stuck = journal.position.stuck_after(&before);
+                self.state.set_journal(Some(&journal))?;
+            }
+            taken = Some(fetched?);
         }
         if claim == Claim::Empty {
             self.say(AgentState::Verifying, Some(&version), format!("version {version} is read back and verified"));
@@ -193,17 +200,27 @@ impl Agent {
             Source::Http(_) if !journal.position.full => self.running_map(source, list, &running_hash).await?,
             _ => None,
         };
+        let stuck = journal.position.stuck;
+        let gives_up = journal.position.gives_up();
         let patch = match &running {
+            Some(_) if gives_up => {
+                eprintln!("update-agent: {stuck} attempts in a row came no further, so the update comes by chunks and the pack index");
+                Err(Unusable)
+            }
             Some(running) => patch(source, release, running, &running_hash).await?,
-            None => None,
+            None => Ok(None),
         };
+        let no_patch = patch.is_err();
+        let patch = patch.ok().flatten();
         let from = running.as_ref().map(|_| running_hash);
         let digest = patch.as_ref().map(|(patch, _)| patch.info.table.sha256);
         if (journal.position.from, journal.position.patch) != (from, digest) {
-            journal.position = Position { from, patch: digest, full: journal.position.full, ..Position::default() };
+            journal.position = Position { from, patch: digest, full: journal.position.full, stuck, ..Position::default() };
         }
+        journal.position.no_patch = no_patch;
         let (patch, made) = patch.unzip();
-        let difference = running.as_ref().and_then(|_| download::offered_difference(release, &running_hash));
+        let table_len = patch.as_ref().map_or(0, |patch| patch.info.table.size);
+        let difference = running.as_ref().filter(|_| !gives_up).and_then(|_| download::offered_difference(release, &running_hash));
         let (map, mut beyond) = match (made, &difference, &running) {
             (None, Some(info), Some(running)) => match download::difference_from(source, release, info, running).await? {
                 Some((map, index)) => (Some(map), Beyond::Here(index)),
@@ -236,7 +253,8 @@ impl Agent {
         }
         let download = Download::new(release.clone(), map, local_chunks, patch, parts).with_kernel(kernel).with_beyond(beyond);
         let uki = if with_uki { Some(self.state.stage_uki(&image.uki.version, image.uki.len)?) } else { None };
-        let position = journal.position.clone();
+        let mut position = journal.position.clone();
+        position.fetched += table_len;
         let mut writer = Writer {
             target: &*self.target,
             slot: slot.other(),
@@ -293,18 +311,22 @@ impl Agent {
     }
 }
 
-/// The patch from the running version, if the release has one that can be used. When it cannot be, chunks are what is left, and the log says why.
+/// A way that is offered, and cannot be used.
+struct Unusable;
+
+/// The patch from the running version, if the release has one. When it cannot be used, chunks are what is left, and the log says why.
 async fn patch(
     source: &Source,
     release: &Release,
     running: &ContentMap,
     running_hash: &Digest,
-) -> Result<Option<(Patch, ContentMap)>, AgentError> {
+) -> Result<Result<Option<(Patch, ContentMap)>, Unusable>, AgentError> {
     let told = "what is said of patches from older versions cannot be used, so the update comes by chunks";
-    let info = unless_unusable(offered_patch(source, release, running_hash).await, told)?;
-    let Some(info) = info.flatten() else { return Ok(None) };
+    let Some(info) = unless_unusable(offered_patch(source, release, running_hash).await, told)? else { return Ok(Err(Unusable)) };
+    let Some(info) = info else { return Ok(Ok(None)) };
     let told = "the patch from the running version cannot be used, so the update comes by chunks";
-    Ok(unless_unusable(patch_from(source, release, &info, running).await, told)?)
+    let patch = unless_unusable(patch_from(source, release, &info, running).await, told)?;
+    Ok(patch.map(Some).ok_or(Unusable))
 }
 
 async fn running_map_from(source: &Source, list: &Channel, entry: &ChannelRelease) -> Result<ContentMap, DownloadError> {

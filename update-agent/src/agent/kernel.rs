@@ -15,6 +15,8 @@ const SPARE: u64 = 256 << 20;
 enum NotRebuilt {
     /// It may be later.
     Later(FetchError),
+    /// This host has not the memory for it.
+    TooSmall(String),
     /// Operations have to make it, or chunks.
     Plainly(String),
 }
@@ -38,15 +40,14 @@ impl Agent {
         local: &dyn LocalSource,
     ) -> Result<RebuiltKernel, AgentError> {
         let mut received = 0;
-        let section = match self.rebuild_kernel(source, patch, maps, local, &mut received).await {
-            Ok(section) => Some(section),
+        let (why, failed) = match self.rebuild_kernel(source, patch, maps, local, &mut received).await {
+            Ok(section) => return Ok(RebuiltKernel { section: Some(section), received, failed: false }),
             Err(NotRebuilt::Later(error)) => return Err(error.into()),
-            Err(NotRebuilt::Plainly(why)) => {
-                eprintln!("update-agent: the kernel comes without its kernel patch: {why}");
-                None
-            }
+            Err(NotRebuilt::TooSmall(why)) => (why, false),
+            Err(NotRebuilt::Plainly(why)) => (why, true),
         };
-        Ok(RebuiltKernel { section, received })
+        eprintln!("update-agent: the kernel comes without its kernel patch: {why}");
+        Ok(RebuiltKernel { section: None, received, failed })
     }
 
     async fn rebuild_kernel(
@@ -59,7 +60,7 @@ impl Agent {
     ) -> Result<Vec<u8>, NotRebuilt> {
         let (have, need) = (self.kernels.available() >> 20, (kernel::MEMORY + SPARE) >> 20);
         if have < need {
-            return Err(format!("that takes {need} MiB of memory, and {have} MiB are available").into());
+            return Err(NotRebuilt::TooSmall(format!("that takes {need} MiB of memory, and {have} MiB are available")));
         }
         let old = running.kernel().filter(|_| patch.size <= MAX_PATCH);
         let old = old.ok_or_else(|| "it is too large, or this version has no kernel".to_owned())?;

@@ -166,6 +166,8 @@ pub struct RebuiltKernel {
     pub section: Option<Vec<u8>>,
     /// Bytes received for it.
     pub received: u64,
+    /// It was tried and came to nothing.
+    pub failed: bool,
 }
 
 impl Download {
@@ -237,8 +239,9 @@ impl Download {
         let index = self.index_of(source, &wanted, &mut position).await?;
         let options = PlanOptions { max_len: RANGE, ..PlanOptions::default() };
         let want = |number: u32, _: &Chunk| wanted.get(number as usize).is_some_and(|wanted| *wanted);
-        // The same position leads to the same plan.
-        let plan = FetchPlan::within(&self.map, &index, &options, MAX_REQUESTS, want);
+        // A patch that leaves chunks takes its part of the requests. The same position leads to the same plan.
+        let most = if self.patch.is_some() { MAX_REQUESTS / 2 } else { MAX_REQUESTS };
+        let plan = FetchPlan::within(&self.map, &index, &options, most, want);
         if position.fetches == 0 {
             for &chunk in &plan.zeros {
                 sink.write(&decoder.zero(&self.map, &index, chunk)?)?;
@@ -275,6 +278,7 @@ impl Download {
             }
         }
         position.kernel = Some(kernel.section.is_some());
+        position.no_kernel = kernel.failed;
         Ok(sink.checkpoint(position)?)
     }
 
@@ -362,7 +366,7 @@ impl Download {
             (noted, _) => noted,
         };
         let kernel = position.kernel == Some(true);
-        Taken { way, received: position.fetched, full, copied, kernel, fallbacks: position.missing.len() as u64 + u64::from(position.lost) }
+        Taken { way, received: position.fetched, full, copied, kernel, fallbacks: position.missing.len() as u64 + position.unused() }
     }
 
     async fn fetch(

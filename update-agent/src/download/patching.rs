@@ -32,7 +32,9 @@ pub struct Patch {
 pub async fn offered_patch(source: &Source, release: &Release, running: &Digest) -> Result<Option<PatchInfo>, DownloadError> {
     let known = |info: &&PatchInfo| info.format == PatchInfo::FORMAT && info.from == *running;
     let listed = release.patches.iter().find(known).cloned();
-    let Some(older) = release.older_patches.filter(|_| listed.is_none()) else { return Ok(listed) };
+    // A version with a difference is among those of which the metadata list all that there is.
+    let is_old = listed.is_none() && release.differences.iter().all(|info| info.from != *running);
+    let Some(older) = release.older_patches.filter(|_| is_old) else { return Ok(listed) };
     let bytes = source.get(&older.path(ObjectKind::Older), older.size).await?;
     older.verify(&bytes)?;
     Ok(OlderPatches::decode(&bytes)?.patches.iter().find(known).cloned())

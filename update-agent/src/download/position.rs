@@ -3,6 +3,9 @@
 use release_format::Digest;
 use serde::{Deserialize, Serialize};
 
+/// After so many attempts in a row that came no further, neither patch nor difference is asked for.
+const MAX_STUCK: u32 = 3;
+
 /// How far a download is. What is not there in a journal of an older agent means that all is fetched.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -17,6 +20,12 @@ pub struct Position {
     pub missing: Vec<u32>,
     /// The difference from the running version could not be used.
     pub lost: bool,
+    /// The patch from the running version, or the list where it would be, could not be used.
+    pub no_patch: bool,
+    /// The kernel patch could not be used, though there was the memory for it.
+    pub no_kernel: bool,
+    /// Attempts in a row that came no further, since something did not come.
+    pub stuck: u32,
     /// Digest of the table of the patch that is used.
     pub patch: Option<Digest>,
     /// Whether the kernel was rebuilt, once that was tried.
@@ -32,6 +41,30 @@ pub struct Position {
 }
 
 impl Position {
+    /// Whether so many attempts came no further that what spares bytes is left aside, for good.
+    #[must_use]
+    pub fn gives_up(&self) -> bool {
+        self.stuck >= MAX_STUCK
+    }
+
+    /// [`Self::stuck`] after an attempt that began at `before`.
+    #[must_use]
+    pub fn stuck_after(&self, before: &Self) -> u32 {
+        let how_far = |position: &Self| (position.copied, position.operations, position.fetches);
+        match before.gives_up() {
+            // Trying again what it gave up would begin anew.
+            true => before.stuck,
+            false if how_far(self) > how_far(before) => 0,
+            false => before.stuck + 1,
+        }
+    }
+
+    /// Ways that were offered and could not be used.
+    #[must_use]
+    pub fn unused(&self) -> u64 {
+        [self.lost, self.no_patch, self.no_kernel].into_iter().map(u64::from).sum()
+    }
+
     /// The beginning, with all to be fetched.
     #[must_use]
     pub fn full() -> Self {
@@ -73,15 +106,16 @@ impl Way {
 pub struct Taken {
     /// Which way it came.
     pub way: Way,
-    /// Bytes received.
+    /// Bytes received of payloads and of the patch's table.
     pub received: u64,
-    /// Bytes that the release costs in full.
+    /// Bytes of payloads that the release costs in full.
     pub full: u64,
     /// Bytes copied from the running slot.
     pub copied: u64,
     /// Whether the kernel was rebuilt by its kernel patch.
     pub kernel: bool,
-    /// Chunks that could not be copied or made of what is here, and were fetched instead; a difference that could not be used counts too.
+    /// Chunks that could not be copied or made of what is here, and were fetched instead; a patch, a kernel patch and a difference that could
+    /// not be used count too.
     pub fallbacks: u64,
 }
 

@@ -19,7 +19,7 @@ fn keep_map(world: &World, of: &str) {
 }
 
 /// 1.0 runs, and 1.2 was published without patches.
-async fn two_behind() -> World {
+pub async fn two_behind() -> World {
     let old = Release::of_blocks("1.0", 1024);
     let change = |release: &Release, version: &str, at: usize| {
         release.changed(version, |root| root[at..at + 60_000].copy_from_slice(&noise(version, 60_000)))

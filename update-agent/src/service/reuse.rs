@@ -128,6 +128,7 @@ async fn by_patch_only_what_changed_is_fetched_and_neither_map_nor_index() {
     assert_eq!((taken.way, taken.fallbacks), (Way::Patch, 0));
     // The new 60,000 bytes, and little more.
     assert!(sent < 66_000, "{sent}");
+    assert_eq!(taken.received, sent, "the table too");
     // The running version's map, which an update by this agent would have left on state.
     assert_eq!((requests(&world, ".map"), requests(&world, ".index"), requests(&world, ".pack")), (1, 0, 0));
     let text = world.machine.agent(&world.server.url).state.versions().unwrap().events[0].detail.clone();
@@ -148,12 +149,12 @@ async fn a_flipped_bit_among_the_old_bytes_fails_the_operation_and_its_chunks_ar
 
 #[tokio::test]
 async fn a_patch_that_is_gone_or_not_what_it_should_be_means_chunks() {
-    for (kind, damage, expected, is_told) in [
-        ("table", None, Way::Chunks, false),
-        ("table", Some(20), Way::Chunks, false),
+    for (kind, damage, expected) in [
+        ("table", None, Way::Chunks),
+        ("table", Some(20), Way::Chunks),
         // The metadata's operation and the file's.
-        ("patch", None, Way::Chunks, true),
-        ("patch", Some(1000), Way::Patch, true),
+        ("patch", None, Way::Chunks),
+        ("patch", Some(1000), Way::Patch),
     ] {
         let world = patched_world().await;
         let path = world.shop.objects(kind).remove(0);
@@ -166,6 +167,38 @@ async fn a_patch_that_is_gone_or_not_what_it_should_be_means_chunks() {
             }
         }
         let (taken, _) = after(&world, |_| ()).await;
-        assert_eq!((taken.way, taken.fallbacks > 0), (expected, is_told), "{kind} {damage:?}: {taken:?}");
+        assert_eq!(taken.way, expected, "{kind} {damage:?}: {taken:?}");
+        assert!(taken.fallbacks > 0 && taken.render().contains("another way"), "{kind} {damage:?}: {taken:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_server_never_gives_does_not_hold_up_the_update_for_ever() {
+    for kind in [".table", ".patch", ".difference"] {
+        let world = if kind == ".difference" { super::differences::two_behind().await } else { patched_world().await };
+        let started = || {
+            let mut agent = world.machine.agent(&world.server.url);
+            agent.settings.retry_pause = 1;
+            agent
+        };
+        let mut agent = started();
+        world.server.behave(Behaviour { only: Some(kind), status: Some((500, None, u32::MAX)), ..Behaviour::default() });
+        // The first attempt comes further where the old chunks are copied before it needs this file.
+        let attempts = if kind == ".patch" { 4 } else { 3 };
+        for attempt in 0..attempts {
+            let error = agent.update(&asked()).await.unwrap_err();
+            assert!(error.to_string().contains("500"), "{kind} {attempt}: {error}");
+            // What is noted outlives the agent.
+            agent = started();
+        }
+        agent.update(&asked()).await.unwrap();
+        assert_eq!(world.machine.boots(), world.new.image.uki.version.as_str(), "{kind}");
+        let taken = agent.status.way.clone().unwrap();
+        assert_eq!(taken.way, Way::Chunks, "{kind}: {taken:?}");
+        assert!(taken.fallbacks > 0 && taken.received < taken.full, "{kind}: {taken:?}");
+        let metrics = agent.status.metrics();
+        for (name, value) in [("fallbacks", taken.fallbacks), ("saved_bytes", taken.saved())] {
+            assert!(metrics.contains(&format!("_{name}_total {value}\n")), "{kind}: {name} {value}: {metrics}");
+        }
     }
 }

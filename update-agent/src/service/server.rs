@@ -12,6 +12,8 @@ use tokio::net::{TcpSocket, TcpStream};
 pub struct Behaviour {
     /// All requests are affected.
     pub everything: bool,
+    /// Requests for files with this ending are affected, and no others.
+    pub only: Option<&'static str>,
     /// Ranges are not looked at.
     pub no_ranges: bool,
     /// The line breaks after so many bytes of a body, as often as this. A shorter body comes whole and does not count.
@@ -99,7 +101,8 @@ async fn serve(mut stream: TcpStream, directory: PathBuf, shared: Arc<Mutex<Shar
         let mut shared = shared.lock().unwrap();
         shared.requests.push(format!("{path} {}", range.as_deref().unwrap_or("-")));
         let mut now = shared.behaviour.clone();
-        if !is_pack && !now.everything {
+        let is_affected = now.only.map_or(is_pack || now.everything, |only| path.ends_with(only));
+        if !is_affected {
             now = Behaviour::default();
         } else {
             for (count, used) in [(now.drop_after.map(|drop| drop.1), 0), (now.status.map(|status| status.2), 1), (Some(now.flip), 2)] {

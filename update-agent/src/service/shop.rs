@@ -74,10 +74,11 @@ impl Shop {
         });
     }
 
-    /// Moves the newest release's patches to the list of those from older versions, or puts these bytes in its place.
+    /// Moves the newest release's patches to the list of those from older versions, which have no differences, or puts these bytes in its place.
     pub fn patches_in_a_list(&self, bytes: Option<&[u8]>) {
         self.replace_release(|repository, release| {
             let patches = std::mem::take(&mut release.patches);
+            release.differences.clear();
             release.older_patches = Some(match bytes {
                 Some(bytes) => repository.write_object(bytes, ObjectKind::Older).unwrap(),
                 None => repository.write_older_patches(patches).unwrap(),
