@@ -1,6 +1,10 @@
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::bsdiff::{Difference, Step};
+use crate::limits::HEADER;
 use crate::patch_apply::unzstd;
 
 fn noise(seed: u8, len: usize) -> Vec<u8> {
@@ -62,7 +66,7 @@ fn a_kernel_is_taken_apart_and_put_together_again() {
     assert_eq!(changed(&|patch| patch.pieces = vec![patch.pieces[2].clone(); 2000]), "body-too-large");
     assert_eq!(changed(&|patch| patch.pieces.push(patch.pieces[2].clone())), "kernel-result");
     let mut body = vec![0; 200_000];
-    let len = (0..body.len()).find(|len| unzstd(&mut body[..*len], &bytes[crate::limits::HEADER..], &[]).is_some()).unwrap();
+    let len = (0..body.len()).find(|len| unzstd(&mut body[..*len], &bytes[HEADER..], &[]).is_some()).unwrap();
     body.truncate(len);
     body[64 + 2 + 3] = 9;
     let other = container::wrap(WHAT, MAGIC, &body, MAX_KERNEL_PATCH, 1).unwrap();
@@ -96,7 +100,87 @@ fn a_bomb_is_no_kernel() {
     assert_eq!(contents(&encoder.finish().unwrap()), None);
 }
 
+/// Nor does a piece that decompresses to more than it is to make, whichever operation has the bomb, nor the patch as a whole.
+#[test]
+fn bombs_in_a_kernel_patch_do_not_unfold() {
+    let (old, _, patch) = sample();
+    let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 19).unwrap();
+    let zstd = |bytes: &[u8]| Some(zstd::bulk::compress(bytes, 3).unwrap());
+    let last = patch.pieces.len() - 1;
+    let steps = vec![Step { add: 100_000, insert: 98_996, seek: 0 }];
+    let streams = Difference { steps, differences: vec![0; 100_000], new: vec![1; 98_996] };
+    let bombed = |bombed: u32| {
+        let mut stream = 0_u32..;
+        streams.encode(|bytes| if stream.next() == Some(bombed) { Some(bomb.clone()) } else { zstd(bytes) }).unwrap()
+    };
+    let result = |operation, payload: Vec<u8>| {
+        let mut patch = patch.clone();
+        assert!((payload.len() as u64) < patch.pieces[last].len);
+        (patch.pieces[last].operation, patch.pieces[last].payload) = (operation, payload);
+        KernelPatch::decode(&patch.encode().unwrap()).unwrap().rebuild(&old)
+    };
+    let of_last = Err(FormatError::KernelPiece { piece: patch.pieces.len() as u64 });
+    assert_eq!(result(Operation::Data, bomb.clone()), of_last);
+    assert_eq!(result(Operation::Zpatch, bomb.clone()), of_last);
+    for stream in 0..3 {
+        assert_eq!(result(Operation::Bsdiff, bombed(stream)), of_last, "{stream}");
+    }
+    // What is right but for the bomb gets as far as the digest of what comes out.
+    assert_eq!(result(Operation::Bsdiff, bombed(3)), Err(FormatError::KernelResult));
+
+    let file = patch.encode().unwrap();
+    let bombed = [&file[..HEADER], &bomb].concat();
+    assert_eq!(KernelPatch::decode(&bombed).unwrap_err().kind(), "body-compression");
+}
+
+/// Made once: it is compressed thrice.
+static SAMPLE: LazyLock<(Vec<u8>, Vec<u8>, KernelPatch)> = LazyLock::new(sample);
+
+/// A file with one byte changed, one that ends early and one that goes on.
+fn mutants(file: &[u8], at: prop::sample::Index, byte: u8) -> [Vec<u8>; 3] {
+    let at = at.index(file.len());
+    let mut changed = file.to_vec();
+    changed[at] = byte;
+    [changed, file[..at].to_vec(), [file, &[byte]].concat()]
+}
+
 proptest! {
+    // Rebuilding takes the compressor's memory each time, so there are few cases of it.
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    #[test]
+    fn a_patch_that_was_right_makes_the_right_kernel_or_none_whatever_becomes_of_it(at: prop::sample::Index, byte: u8) {
+        let (old, new, patch) = &*SAMPLE;
+        let file = patch.encode().unwrap();
+        let body = container::unwrap(WHAT, MAGIC, &file, MAX_KERNEL_PATCH).unwrap();
+        let wrap = |body: Vec<u8>| container::wrap(WHAT, MAGIC, &body, MAX_KERNEL_PATCH, 1).unwrap();
+        for mutant in mutants(&file, at, byte).into_iter().chain(mutants(&body, at, byte).map(wrap)) {
+            let Ok(patch) = KernelPatch::decode(&mutant) else { continue };
+            if let Ok(made) = patch.rebuild(old) {
+                prop_assert!(made == *new);
+            }
+        }
+    }
+}
+
+proptest! {
+    /// Without the compressing, which takes long: all that decodes, and its pieces.
+    #[test]
+    fn a_patch_that_was_right_is_read_or_refused_whatever_becomes_of_it(at: prop::sample::Index, byte: u8) {
+        let (old, new, patch) = &*SAMPLE;
+        let (from, to) = (Kernel::open(old).unwrap(), Kernel::open(new).unwrap());
+        let file = patch.encode().unwrap();
+        let body = container::unwrap(WHAT, MAGIC, &file, MAX_KERNEL_PATCH).unwrap();
+        let wrap = |body: Vec<u8>| container::wrap(WHAT, MAGIC, &body, MAX_KERNEL_PATCH, 1).unwrap();
+        for mutant in mutants(&file, at, byte).into_iter().chain(mutants(&body, at, byte).map(wrap)) {
+            let Ok(found) = KernelPatch::decode(&mutant) else { continue };
+            prop_assert_eq!(KernelPatch::decode(&found.encode().unwrap()), Ok(found.clone()));
+            // Where it differs in what it makes, that is seen before it is compressed.
+            if found.expect((&from, old), (&to, new)).is_ok() {
+                prop_assert!(found.pieces.iter().map(|piece| piece.len).sum::<u64>() == to.contents.len() as u64);
+            }
+        }
+    }
+
     /// Bytes that nobody vouches for: an answer, never a panic, and never more than the limits.
     #[test]
     fn any_bytes_are_answered(bytes in proptest::collection::vec(any::<u8>(), 0..4000), at: usize, flip: u8) {

@@ -54,12 +54,16 @@ impl OlderPatches {
 mod tests {
     use super::*;
     use crate::{Digest, ObjectRef};
+    use proptest::prelude::*;
+
+    fn info() -> PatchInfo {
+        let object = ObjectRef { sha256: Digest::of(b"table"), size: 12 << 20 };
+        PatchInfo { format: 2, from: Digest::of(b"old"), table: object, kernel: Some(object), borrowed: true, lends: Some(255) }
+    }
 
     #[test]
     fn a_full_list_is_within_its_bytes_and_one_more_is_too_many() {
-        let object = ObjectRef { sha256: Digest::of(b"table"), size: 12 << 20 };
-        let info = PatchInfo { format: 2, from: Digest::of(b"old"), table: object, kernel: Some(object), borrowed: true, lends: Some(255) };
-        let list = |count| OlderPatches { format: OlderPatches::FORMAT, patches: vec![info.clone(); count] };
+        let list = |count| OlderPatches { format: OlderPatches::FORMAT, patches: vec![info(); count] };
         let full = list(MAX_OLDER);
         assert_eq!(OlderPatches::decode(&full.encode().unwrap()), Ok(full));
         assert_eq!(list(MAX_OLDER + 1).encode().unwrap_err().kind(), "format-too-many");
@@ -68,5 +72,26 @@ mod tests {
         assert_eq!(OlderPatches::decode(br#"{"format": 2, "patches": 7}"#).unwrap_err().kind(), "format-version");
         assert_eq!(OlderPatches::decode(br#"{"format": 1, "patches": 7}"#).unwrap_err().kind(), "metadata-syntax");
         assert_eq!(OlderPatches::decode(&[b' '; (MAX_OLDER_BYTES + 1) as usize]).unwrap_err().kind(), "metadata-too-large");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_list_or_an_error(
+            count in 0_usize..5,
+            at: prop::sample::Index,
+            byte: u8,
+            random in proptest::collection::vec(any::<u8>(), 0..2000),
+        ) {
+            let file = OlderPatches { format: OlderPatches::FORMAT, patches: vec![info(); count] }.encode().unwrap();
+            let at = at.index(file.len());
+            let mut changed = file.clone();
+            changed[at] = byte;
+            for bytes in [random, changed, file[..at].to_vec(), [&file[..], &[byte]].concat()] {
+                // What is read is what can be written and read again.
+                if let Ok(list) = OlderPatches::decode(&bytes) {
+                    prop_assert_eq!(OlderPatches::decode(&list.encode().unwrap()), Ok(list));
+                }
+            }
+        }
     }
 }
