@@ -7,8 +7,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use release_format::{
-    Channel, ChannelRelease, ChunkDecoder, ContentMap, Digest, Entry, ExtentKind, FetchPlan, FormatError, MapBuilder, ObjectRef, Operation,
-    PackIndex, Part, PlanOptions, RangeDecoder, Release, Rollout, StateFloor, UkiInfo, Wave, Write, encode_chunk, pack_header,
+    Channel, ChannelRelease, ChunkDecoder, ContentMap, DifferenceInfo, Digest, Entry, ExtentKind, FetchPlan, FormatError, MapBuilder,
+    ObjectRef, OlderPatches, Operation, PackIndex, Part, PatchInfo, PlanOptions, RangeDecoder, Release, Rollout, StateFloor, UkiInfo, Wave,
+    Write, encode_chunk, pack_header,
 };
 
 const CHUNK: usize = 256 * 1024;
@@ -71,6 +72,33 @@ fn release(map: &[u8], index: &[u8], pack: &[u8], map_body: Digest) -> Release {
     }
 }
 
+/// Patches with all that one can have, and with nothing that can be left out.
+fn patches(of: &str) -> Vec<PatchInfo> {
+    let object = |kind: &str| ObjectRef::of(format!("{kind} of {of}").as_bytes());
+    let from = |version: &str| Digest::of(format!("{version} before {of}").as_bytes());
+    let plain = PatchInfo { format: 2, from: from("0.9"), table: object("table"), kernel: None, borrowed: false, lends: None };
+    let full = PatchInfo { from: from("0.8"), kernel: Some(object("kernel")), borrowed: true, lends: Some(1), ..plain.clone() };
+    vec![plain, full]
+}
+
+fn older() -> OlderPatches {
+    OlderPatches { format: 1, patches: patches("older releases") }
+}
+
+/// A release with all ways from earlier ones.
+fn release_with_ways(older: &[u8]) -> Release {
+    let object = |kind: &str| ObjectRef::of(kind.as_bytes());
+    let difference = |version: &str| DifferenceInfo { format: 1, from: Digest::of(version.as_bytes()), difference: object(version) };
+    Release {
+        full_size: 268_000,
+        patches: patches("the release"),
+        older_patches: Some(ObjectRef::of(older)),
+        patch_packs: vec![object("patch pack"), object("another patch pack")],
+        differences: vec![difference("0.9"), difference("0.8")],
+        ..release(b"map", b"index", b"pack", Digest::of(b"map body"))
+    }
+}
+
 fn channel(release: &[u8]) -> Channel {
     let entry = |version: &str| ChannelRelease {
         version: version.parse().unwrap(),
@@ -126,10 +154,18 @@ fn bless() {
     let (map_file, index_file) = (map.encode(19).unwrap(), index.encode(19).unwrap());
     let release = release(&map_file, &index_file, &pack, Digest::of(&map.body())).encode().unwrap();
     let channel = channel(&release).encode().unwrap();
+    let older = older().encode().unwrap();
+    let ways = release_with_ways(&older).encode().unwrap();
     fs::create_dir_all(path("")).unwrap();
-    for (name, bytes) in
-        [("v1.map", &map_file), ("v1.index", &index_file), ("v1.pack", &pack), ("v1.release.json", &release), ("v1.channel.json", &channel)]
-    {
+    for (name, bytes) in [
+        ("v1.map", &map_file),
+        ("v1.index", &index_file),
+        ("v1.pack", &pack),
+        ("v1.release.json", &release),
+        ("v1.channel.json", &channel),
+        ("v1.older.json", &older),
+        ("v1.ways.release.json", &ways),
+    ] {
         fs::write(path(name), bytes).unwrap();
     }
 }
@@ -185,5 +221,17 @@ fn metadata_of_version_1_is_read_and_written() {
     let listed = golden("v1.channel.json");
     let found = Channel::decode(&listed).unwrap();
     assert_eq!(found, channel(&bytes));
+    assert_eq!(found.encode().unwrap(), listed);
+}
+
+#[test]
+fn the_ways_from_earlier_releases_of_version_1_are_read_and_written() {
+    let bytes = golden("v1.older.json");
+    let found = OlderPatches::decode(&bytes).unwrap();
+    assert_eq!(found, older());
+    assert_eq!(found.encode().unwrap(), bytes);
+    let listed = golden("v1.ways.release.json");
+    let found = Release::decode(&listed).unwrap();
+    assert_eq!(found, release_with_ways(&bytes));
     assert_eq!(found.encode().unwrap(), listed);
 }

@@ -1,5 +1,5 @@
-//! A patch of format 2 with every operation, and a difference of format 1, as they were written when their formats were made. They must be
-//! read for ever. `GARBOARD_BLESS=1 cargo test --workspace --test golden_patch` writes them, for a new version of the format only.
+//! A patch of format 2 with every operation, a difference of format 1, and a kernel patch with every operation, as they were written
+//! when their formats were made. They must be read for ever. `GARBOARD_BLESS=1 cargo test --workspace --test golden_patch` writes them, for a new version of the format only.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -7,9 +7,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use release_format::{
-    ChunkDecoder, ChunkRun, ContentMap, Difference, Digest, Entry, ExtentKind, FormatError, LocalChunks, MapBuilder, MapPatch, ObjectRef,
-    Operation, PackIndex, Part, PatchDecoder, PatchOperation, PatchTable, PayloadDigest, SourceRun, Step, Write, decode_difference,
-    encode_difference,
+    ChunkDecoder, ChunkRun, ContentMap, Difference, Digest, Entry, ExtentKind, FormatError, Kernel, KernelPatch, LocalChunks, MapBuilder,
+    MapPatch, ObjectRef, Operation, PackIndex, Part, PatchDecoder, PatchOperation, PatchTable, PayloadDigest, Piece, Recipe, SourceRun,
+    Step, Write, decode_difference, encode_difference,
 };
 use zstd::zstd_safe::{CCtx, compress_bound};
 
@@ -95,6 +95,50 @@ fn prefixed(bytes: &[u8], prefix: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// The contents of a kernel and of a later one.
+fn kernel_contents() -> (Vec<u8>, Vec<u8>) {
+    let old = noise(4, 20_000);
+    let shifted: Vec<u8> = old[5000..9000].iter().enumerate().map(|(at, byte)| byte.wrapping_add(u8::from(at % 50 == 0))).collect();
+    let mixed = [&old[9000..11_000], b"new", &old[11_000..12_000]].concat();
+    let new = [&old[..5000], &shifted[..], &mixed[..], b"raw", b"data".repeat(900).as_slice(), &[0; 3000]].concat();
+    (old, new)
+}
+
+/// The kernels, as Debian compresses theirs: these bytes are part of the format as much as the patch's.
+fn kernels() -> (Vec<u8>, Vec<u8>) {
+    let (old, new) = kernel_contents();
+    (Kernel::sample(&old, 3).unwrap(), Kernel::sample(&new, 4).unwrap())
+}
+
+fn kernel_patch() -> KernelPatch {
+    let ((old, new), (contents, made)) = (kernels(), kernel_contents());
+    let to = Kernel::open(&new).unwrap();
+    let outside = to.outside(&new).unwrap();
+    let zstd = |bytes: &[u8]| zstd::bulk::compress(bytes, 19).ok();
+    let difference = Difference {
+        steps: vec![Step { add: 4000, insert: 0, seek: 0 }],
+        differences: (0..4000).map(|at| u8::from(at % 50 == 0)).collect(),
+        new: Vec::new(),
+    };
+    let piece = |operation, len, from, from_len, payload| Piece { operation, len, from, from_len, payload };
+    KernelPatch {
+        source: Digest::of(&old),
+        result: Digest::of(&new),
+        frame: to.frame as u64,
+        len: new.len() as u64,
+        recipe: Recipe::Zstd157,
+        outside: piece(Operation::Data, outside.len() as u64, 0, 0, zstd(&outside).unwrap()),
+        pieces: vec![
+            piece(Operation::Copy, 5000, 0, 5000, Vec::new()),
+            piece(Operation::Bsdiff, 4000, 5000, 4000, difference.encode(zstd).unwrap()),
+            piece(Operation::Zpatch, 3003, 9000, 3000, prefixed(&made[9000..12_003], &contents[9000..12_000])),
+            piece(Operation::Raw, 3, 0, 0, b"raw".to_vec()),
+            piece(Operation::Data, 3600, 0, 0, zstd(&b"data".repeat(900)).unwrap()),
+            piece(Operation::Zero, 3000, 0, 0, Vec::new()),
+        ],
+    }
+}
+
 #[test]
 fn bless() {
     if std::env::var_os("GARBOARD_BLESS").is_none() {
@@ -147,6 +191,7 @@ fn bless() {
     let table = PatchTable { map, operations };
     fs::write(file("v2.table"), table.encode(19).unwrap()).unwrap();
     fs::write(file("v2.patch"), payloads).unwrap();
+    fs::write(file("v1.kernel"), kernel_patch().encode().unwrap()).unwrap();
 }
 
 #[test]
@@ -198,4 +243,18 @@ fn differences_of_format_1_are_read() {
     let frame = usize::from(body[36] & 0x7f) | usize::from(body[37]) << 7;
     assert_eq!(&body[..32], Digest::of(&old_map.body()).as_bytes());
     assert_eq!(Digest::of(&body[38 + frame..]).to_string(), "3595a80f08fef826cfaab5d1254aaaa655d855db9c36a33825f733b2c716ce36");
+}
+
+#[test]
+fn kernel_patches_of_version_1_are_applied() {
+    let patch = KernelPatch::decode(&fs::read(file("v1.kernel")).unwrap()).unwrap();
+    let (old, new) = kernels();
+    let codes: Vec<u8> = patch.pieces.iter().map(|piece| piece.operation.code()).collect();
+    assert_eq!(codes, [4, 6, 5, 2, 1, 3]);
+    // The recipe's bytes, too, must never change: a host makes them, and compares them with what the patch says.
+    assert_eq!(patch.source.to_string(), Digest::of(&old).to_string());
+    assert!(patch.rebuild(&old).unwrap() == new);
+    let lens: Vec<(u64, u64, u64)> = patch.pieces.iter().map(|piece| (piece.len, piece.from, piece.from_len)).collect();
+    assert_eq!(lens, [(5000, 0, 5000), (4000, 5000, 4000), (3003, 9000, 3000), (3, 0, 0), (3600, 0, 0), (3000, 0, 0)]);
+    assert_eq!((patch.frame, patch.len, patch.recipe), (1124, new.len() as u64, Recipe::Zstd157));
 }
