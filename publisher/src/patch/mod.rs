@@ -3,6 +3,8 @@
 //! earlier releases borrow the operations (`borrow`), and for what nobody lends them there are more (`fill`).
 
 pub mod borrow;
+#[cfg(test)]
+mod caps_tests;
 mod difference;
 mod encode;
 mod fill;
