@@ -349,3 +349,42 @@ impl PackWriter {
         Ok(Some(object))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Places of chunks: the pack of each, where it lies there and how long it is. Packs have so many bytes.
+    fn places(packs: &[u64], chunks: &[(usize, u64, u32)]) -> Vec<(Option<ObjectRef>, Entry)> {
+        let packs: Vec<ObjectRef> =
+            (0_u64..).zip(packs).map(|(number, size)| ObjectRef { sha256: Digest::of(&number.to_le_bytes()), size: *size }).collect();
+        let entry = |offset, len| Entry { operation: Operation::Raw, pack: 0, offset, len, digest: PayloadDigest::of(b"") };
+        chunks.iter().map(|&(pack, offset, len)| (packs.get(pack).copied(), entry(offset, len))).collect()
+    }
+
+    #[test]
+    fn a_release_is_rebased_when_its_packs_hold_more_than_twice_what_it_needs_and_are_not_small() {
+        let half = u32::try_from(SMALL / 2).unwrap();
+        let needs = |pack: u64, len| is_scattered(&places(&[pack], &[(0, 16, len)]));
+        // Little is not worth it, however much of it is waste.
+        assert!(!needs(SMALL, 1));
+        assert!(needs(SMALL + 1, 1) && needs(SMALL + 1, half - 1));
+        assert!(!needs(SMALL, half));
+        // Twice of it is no waste yet.
+        assert!(!needs(4 * SMALL, 4 * half) && needs(4 * SMALL + 1, 4 * half));
+        // What several chunks share is needed once, what lies in the new pack is no waste, and zeros are nowhere.
+        let twins = [(0, 16, half), (0, 16, half), (0, 16, half)];
+        assert!(is_scattered(&places(&[SMALL + 1], &twins[..1])) && is_scattered(&places(&[SMALL + 1], &twins)));
+        let with_new = [twins[0], (9, 16, 1)];
+        assert!(!is_scattered(&places(&[SMALL + 2], &with_new)) && is_scattered(&places(&[SMALL + 3], &with_new)));
+        let mut zeros = places(&[SMALL + 1], &twins[..1]);
+        zeros[0].1 = Entry::zero();
+        assert!(!is_scattered(&zeros));
+    }
+
+    #[test]
+    fn a_release_is_rebased_when_the_new_pack_would_be_the_seventeenth() {
+        let of = |count: usize| is_scattered(&places(&vec![1000; count], &(0..count).map(|pack| (pack, 16, 900)).collect::<Vec<_>>()));
+        assert!(!of(MAX_PACKS - 1) && of(MAX_PACKS));
+    }
+}
