@@ -77,20 +77,73 @@ fn in_order(mut entries: Vec<&ChannelRelease>) -> Vec<&ChannelRelease> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use release_format::{Digest, ObjectRef};
+    use disk_layout::hash_area_blocks;
+    use jiff::Timestamp;
+    use release_format::{Digest, ExtentKind, MapBuilder, ObjectKind, ObjectRef, StateFloor, UkiInfo};
+
+    use crate::keys::{Keys, Threshold};
+    use crate::metadata::Expiries;
+
+    fn entry_of(version: &str, release: ObjectRef, retired: bool) -> ChannelRelease {
+        let root_hash = Digest::of(b"root");
+        let version = version.parse().unwrap();
+        let format = Release::FORMAT;
+        ChannelRelease { version, root_hash, release, format, stepping_stone: None, rollout: None, withdrawn: false, retired }
+    }
+
+    #[test]
+    fn hosts_come_by_ways_of_their_own_from_256_releases_and_not_from_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let keys = Keys::init(&directory.path().join("keys"), Threshold::ONE, &Expiries::default(), Timestamp::UNIX_EPOCH).unwrap();
+        let repository = Repository::open(&directory.path().join("repo"), &keys).unwrap();
+        let mut builder = MapBuilder::new();
+        for (kind, path, len) in [(ExtentKind::Metadata, "", 4096), (ExtentKind::Section, ".linux", 100)] {
+            builder.begin(kind, path, len).unwrap();
+            builder.chunk(Digest::of(path.as_bytes()));
+        }
+        let map = builder.finish(4096, 100).unwrap();
+        let map_object = repository.write_object(&map.encode(1).unwrap(), ObjectKind::Map).unwrap();
+        let publish = |number: usize| {
+            let version = format!("1.{number}");
+            let release = Release {
+                format: Release::FORMAT,
+                image: "tiny".parse().unwrap(),
+                architecture: "x86_64".parse().unwrap(),
+                version: version.parse().unwrap(),
+                root_hash: Digest::of(version.as_bytes()),
+                root_size: 4096,
+                verity_size: hash_area_blocks(1) * 4096,
+                verity_salt: String::new(),
+                verity_uuid: uuid::Uuid::nil(),
+                uki: UkiInfo { name: format!("garboard_{version}.efi"), size: 100, sha256: Digest::of(b"uki") },
+                map: map_object,
+                map_body: Digest::of(&map.body()),
+                index: ObjectRef::of(b"gone"),
+                packs: Vec::new(),
+                full_size: 0,
+                patches: Vec::new(),
+                older_patches: None,
+                patch_packs: Vec::new(),
+                differences: Vec::new(),
+                state: StateFloor::default(),
+            };
+            let object = repository.write_object(&release.encode().unwrap(), ObjectKind::Release).unwrap();
+            entry_of(&version, object, true)
+        };
+        let mut entries: Vec<ChannelRelease> = (0..MAX_EARLIER + 10).map(publish).collect();
+        // What is no longer there, and what comes later than the new version, takes nobody's place.
+        entries[250].release = ObjectRef::of(b"gone");
+        let new = format!("1.{}", MAX_EARLIER + 8);
+        let found = history(entries.iter().collect(), &new.parse().unwrap(), 3, &repository).unwrap();
+        let found: Vec<String> = found.earlier.iter().map(|earlier| earlier.release.version.to_string()).collect();
+        let expected: Vec<String> =
+            (0..MAX_EARLIER + 8).rev().filter(|number| *number != 250).take(256).map(|number| format!("1.{number}")).collect();
+        assert_eq!(found, expected);
+    }
 
     #[test]
     fn a_version_is_there_once_as_the_channel_has_it_that_has_most_of_it() {
-        let entry = |version: &str, withdrawn, retired| ChannelRelease {
-            version: version.parse().unwrap(),
-            root_hash: Digest::of(b"root"),
-            release: ObjectRef::of(b""),
-            format: Release::FORMAT,
-            stepping_stone: None,
-            rollout: None,
-            withdrawn,
-            retired,
-        };
+        let entry = |version: &str, withdrawn, retired| ChannelRelease { withdrawn, ..entry_of(version, ObjectRef::of(b""), retired) };
         let stable = [entry("1.2", false, true), entry("1.10", true, false)];
         let beta = [entry("1.9", false, true), entry("1.2", false, false), entry("1.10", false, false), entry("1.3", true, false)];
         let found = in_order(stable.iter().chain(&beta).collect());
