@@ -231,6 +231,8 @@ fn root_hash(file: &File, offset: u64, size: u64, superblock: &VeritySuperblock)
 
 #[cfg(test)]
 mod tests {
+    use publisher::cost::{Cost, CostFrom, Costs};
+
     use super::*;
 
     #[test]
@@ -240,6 +242,57 @@ mod tests {
         for bad in ["", "10", "10%", "10%@", "10%@6", "10%@6w", "x%@6h", "10%@6h,10%@7h", "10%@6h,20%@5h", "101%@1h", "0%@1h"] {
             assert!(curve(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn each_version_that_hosts_come_from_has_a_line_with_its_ways() {
+        let none = CostFrom {
+            version: String::new(),
+            cost: Cost { bytes: 3 << 20, requests: 12 },
+            difference: None,
+            patch: None,
+            patch_with_kernel: None,
+            borrowed: false,
+            refused_patch: None,
+        };
+        let from = |version: &str| CostFrom { version: version.to_owned(), ..none.clone() };
+        let published = Published {
+            image: "tiny".to_owned(),
+            version: "1.9".to_owned(),
+            already: false,
+            new_pack: 5 << 20,
+            rebased: true,
+            image_bytes: 400 << 20,
+            costs: Some(Costs {
+                full: Cost { bytes: 200 << 20, requests: 4 },
+                chunks_from: vec![
+                    CostFrom { patch: Some(400 << 10), patch_with_kernel: Some(100 << 10), ..from("1.8") },
+                    CostFrom { patch: Some(500 << 10), borrowed: true, difference: Some(2048), ..from("1.7") },
+                    CostFrom { refused_patch: Some(4 << 20), difference: Some(1 << 20), ..from("1.6") },
+                    from("1.5"),
+                    CostFrom { cost: Cost { bytes: 200 << 20, requests: 4 }, ..from("1.4") },
+                ],
+                map_and_index: 512 << 10,
+                lost_patches: vec!["from 1.6 to 1.7: it is gone".to_owned()],
+                lost_starts: vec!["from 1.5: it is damaged".to_owned()],
+            }),
+        };
+        let channel: Name = "stable".parse().unwrap();
+        let expected = [
+            "tiny 1.9 is in channel stable; new in the repository: 5.0 MiB, with all that earlier packs hold of it, so that they can be pruned",
+            "  in full           200 MiB in 4 requests, for 400 MiB of root image and UKI",
+            "  from 1.8         400 KiB by patch (100 KiB where the kernel can be rebuilt), 3.5 MiB by chunks in 12 requests: offers patch",
+            "  from 1.7         500 KiB by patches of other versions, 3.0 MiB by chunks in 12 requests: offers patch",
+            "  from 1.6         4.0 MiB by patch (not offered), 4.0 MiB by chunks in 12 requests: offers chunks",
+            "  from 1.5                 no patch, 3.5 MiB by chunks in 12 requests: offers chunks",
+            "  from 1.4                 no patch, 200 MiB by chunks in 4 requests: offers full",
+            "  of this content map and index: 512 KiB; by chunks, where there is a difference, 2.0 KiB to 1.0 MiB; figures by patch have it in them",
+            "  nothing is borrowed of the patch from 1.6 to 1.7: it is gone",
+            "  no patch is made from 1.5: it is damaged",
+        ];
+        assert_eq!(describe(&published, &channel), expected);
+        let again = Published { costs: None, already: true, ..published };
+        assert_eq!(describe(&again, &channel), ["tiny 1.9: already published with these bytes; channel stable offers it"]);
     }
 
     #[test]
