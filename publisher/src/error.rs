@@ -121,6 +121,14 @@ pub enum PublishError {
     /// There is no such channel, or several.
     #[error("{0}")]
     NoChannel(String),
+    /// Pruning cannot tell what a release needs.
+    #[error("nothing is deleted, since what version {version} needs is not known: {source}; restore the repository from a copy")]
+    Unprunable {
+        /// The release.
+        version: Version,
+        /// Why.
+        source: Box<PublishError>,
+    },
     /// The release cannot be expressed in the format.
     #[error("{what}: {source}")]
     Format {

@@ -46,9 +46,12 @@ pub fn retire(channels: &mut BTreeMap<String, Channel>, keep: usize) -> Vec<Stri
     retired
 }
 
-/// Deletes what the channels do not refer to. Of the metadata, those of the state before are kept: a client may be reading
-/// them right now.
-pub fn delete(repository: &Repository, channels: &BTreeMap<String, Channel>, retired: Vec<String>) -> Result<Pruned, PublishError> {
+/// The objects that the channels refer to. What cannot be read may refer to any of them, so that nothing can be deleted: this is to be known
+/// before anything is changed.
+///
+/// # Errors
+/// When the metadata of a release that is not retired, or its list of patches from older releases, cannot be read.
+pub fn needed(repository: &Repository, channels: &BTreeMap<String, Channel>) -> Result<HashSet<String>, PublishError> {
     let mut needed: HashSet<String> = HashSet::new();
     // With its map a host that still runs a retired release fetches what differs; without, everything.
     for list in channels.values() {
@@ -59,7 +62,8 @@ pub fn delete(repository: &Repository, channels: &BTreeMap<String, Channel>, ret
         }
     }
     for entry in channels.values().flat_map(|list| &list.releases).filter(|entry| !entry.retired) {
-        let release = repository.read_release(&entry.release)?;
+        let unknown = || |error| PublishError::Unprunable { version: entry.version.clone(), source: Box::new(error) };
+        let release = repository.read_release(&entry.release).map_err(unknown())?;
         needed.insert(entry.release.path(ObjectKind::Release));
         needed.insert(release.map.path(ObjectKind::Map));
         needed.insert(release.index.path(ObjectKind::Index));
@@ -67,7 +71,7 @@ pub fn delete(repository: &Repository, channels: &BTreeMap<String, Channel>, ret
         needed.extend(release.patch_packs.iter().map(|pack| pack.path(ObjectKind::Patch)));
         // Of format 1 it was the pack too, and agents that know that one alone still take it.
         let kind = |patch: &PatchInfo| if patch.format == 1 { ObjectKind::Patch } else { ObjectKind::Table };
-        let older = repository.older_patches(&release)?;
+        let older = repository.older_patches(&release).map_err(unknown())?;
         for patch in release.patches.iter().chain(&older) {
             needed.insert(patch.table.path(kind(patch)));
             needed.extend(patch.kernel.map(|kernel| kernel.path(ObjectKind::Kernel)));
@@ -75,6 +79,17 @@ pub fn delete(repository: &Repository, channels: &BTreeMap<String, Channel>, ret
         needed.extend(release.older_patches.map(|older| older.path(ObjectKind::Older)));
         needed.extend(release.differences.iter().map(|info| info.difference.path(ObjectKind::Difference)));
     }
+    Ok(needed)
+}
+
+/// Deletes all objects but those that are needed, and metadata. Of these, those of the state before are kept: a client may be reading them
+/// right now.
+pub fn delete(
+    repository: &Repository,
+    channels: &BTreeMap<String, Channel>,
+    mut needed: HashSet<String>,
+    retired: Vec<String>,
+) -> Result<Pruned, PublishError> {
     for name in channels.keys() {
         needed.insert(format!("{TARGETS}/{}", repository.current_target(name)?));
     }

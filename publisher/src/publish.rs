@@ -271,16 +271,17 @@ pub fn refresh(context: &mut Context<'_>) -> Result<Refreshed, PublishError> {
 /// those, become `retired`, and what nothing refers to any more is deleted. Says what was deleted, in bytes.
 ///
 /// # Errors
-/// When nothing was published yet, keys are missing or files cannot be deleted.
+/// When nothing was published yet, what a release needs cannot be read, keys are missing or files cannot be deleted.
 pub fn prune(context: &mut Context<'_>, keep: usize) -> Result<prune::Pruned, PublishError> {
     if context.repository.is_new() {
         return Err(PublishError::NoRepository(context.repository.directory().to_owned()));
     }
     let mut channels = context.repository.channels();
     let retired = prune::retire(&mut channels, keep);
+    let needed = prune::needed(context.repository, &channels)?;
     let resign = if retired.is_empty() { resign_for(context) } else { Resign::Targets };
     commit(context, &channels, resign)?;
-    prune::delete(context.repository, &channels, retired)
+    prune::delete(context.repository, &channels, needed, retired)
 }
 
 /// The target of the channel that is meant.

@@ -191,8 +191,21 @@ fn hosts_further_behind_than_the_metadata_list_find_their_patches_in_a_list_of_t
     let (made, bytes, _) = world.update(&images[0], "1.0", &format!("1.{}", last + 1));
     assert!(made == next && bytes < 20_000, "{bytes}");
     assert_eq!(lends(&world.release(&format!("1.{}", last + 1)).0).last(), Some(&(hash(0), false)));
+    // With a list that is damaged or gone nothing is deleted, and nothing is retired: what it names may be needed when it is restored.
+    let list = world.repository().join(object.path(ObjectKind::Older));
+    let whole = fs::read(&list).unwrap();
+    for damage in [&|| fs::write(&list, b"short").unwrap(), &|| fs::remove_file(&list).unwrap()] as [&dyn Fn(); 2] {
+        damage();
+        let before = world.files();
+        let error = world.try_prune(2).unwrap_err().to_string();
+        let says = format!("nothing is deleted, since what version {name} needs is not known: ");
+        assert!(error.starts_with(&says) && error.contains(".older") && error.lines().count() == 1, "{error}");
+        assert!(error.ends_with("; restore the repository from a copy"), "{error}");
+        assert_eq!(world.files(), before);
+    }
+    fs::write(&list, whole).unwrap();
     world.prune(2);
-    assert!(world.repository().join(object.path(ObjectKind::Older)).exists());
+    assert!(list.exists());
     assert!(older(&release).iter().all(|(.., table)| world.repository().join(table.path(ObjectKind::Table)).exists()));
 }
 

@@ -5,14 +5,14 @@ use std::fs;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use publisher::Expiries;
 use publisher::keys::{Keys, Threshold};
 use publisher::parts::{PARTS_FILE, ROOT_FILE, UKI_FILE};
 use publisher::publish::{Context, Offer, Published, prune, publish, withdraw};
 use publisher::repository::Repository;
+use publisher::{Expiries, PublishError};
 use release_format::{
-    ChunkDecoder, ContentMap, FetchPlan, FormatError, LocalChunks, MAX_REQUESTS, ObjectKind, PackIndex, Part, PatchDecoder, PatchTable,
-    PlanOptions, RangeDecoder, Release, Write, decode_difference,
+    ChunkDecoder, ContentMap, Digest, FetchPlan, FormatError, LocalChunks, MAX_REQUESTS, ObjectKind, PackIndex, Part, PatchDecoder,
+    PatchTable, PlanOptions, RangeDecoder, Release, Write, decode_difference,
 };
 
 use crate::common::{parts, root_hash};
@@ -79,9 +79,25 @@ impl World {
     }
 
     pub fn prune(&self, keep: usize) {
+        self.try_prune(keep).unwrap();
+    }
+
+    pub fn try_prune(&self, keep: usize) -> Result<(), PublishError> {
         let mut repository = Repository::open(&self.repository(), &self.keys).unwrap();
         let mut context = Context { repository: &mut repository, keys: &self.keys, expiries: &Expiries::default(), now: now() };
-        prune(&mut context, keep).unwrap();
+        prune(&mut context, keep).map(|_| ())
+    }
+
+    /// Digests of all files of the repository by their paths.
+    pub fn files(&self) -> BTreeMap<PathBuf, Digest> {
+        let mut files = BTreeMap::new();
+        for directory in ["objects", "metadata", "targets"] {
+            for entry in fs::read_dir(self.repository().join(directory)).unwrap() {
+                let path = entry.unwrap().path();
+                files.insert(path.clone(), Digest::of(&fs::read(&path).unwrap()));
+            }
+        }
+        files
     }
 
     /// What is left of a release that was retired, too.
