@@ -5,6 +5,7 @@
 mod borrowing;
 #[path = "../common/mod.rs"]
 mod common;
+mod diffs;
 mod world;
 
 use std::fs;
@@ -171,6 +172,44 @@ fn a_patch_that_costs_more_than_chunks_is_told_and_not_kept() {
     assert!(costs.chunks_from[0].patch.is_none() && costs.chunks_from[0].refused_patch.is_some(), "{costs:?}");
     let objects = fs::read_dir(world.repository().join("objects")).unwrap();
     assert!(!objects.map(|entry| entry.unwrap().path()).any(|path| path.extension().is_some_and(|kind| kind == "patch")));
+}
+
+#[test]
+fn a_release_that_would_need_too_many_packs_is_rebased_and_pruning_leaves_what_two_releases_need() {
+    let world = World::new();
+    let (mut files, mut images, mut rebased) = (Files::new(), Vec::new(), Vec::new());
+    let last = 19_u64;
+    for step in 0..=last {
+        // Each version's pack has a file that all later ones have as well, and one that the next has no more.
+        files.insert(format!("usr/lib/lib{step}.so"), noise(step + 1, 20_000));
+        files.insert("usr/bin/daemon".to_owned(), noise(100 + step, 200_000));
+        let (image, published) = world.publish(&format!("1.{step}"), &files, b"kernel", 0);
+        images.push(image);
+        rebased.extend(published.rebased.then_some(step));
+        let (release, ..) = world.release(&format!("1.{step}"));
+        assert!(release.packs.len() as u64 == if step < 16 { step + 1 } else { step - 15 }, "1.{step}: {}", release.packs.len());
+    }
+    // 1.16 would have been in 17 packs. What is copied then is what the release needs, and nothing else.
+    assert_eq!(rebased, [16]);
+    let whole = |step: u64| (images[step as usize].root.len() + images[step as usize].uki.len()) as u64;
+    let (release, ..) = world.release("1.16");
+    assert!(release.packs[0].size < whole(16), "{:?}", release.packs);
+    // Hosts of the version before fetch no more of it than they would have.
+    for from in [0, 15] {
+        let (made, bytes, _) = world.update(&images[from as usize], &format!("1.{from}"), "1.16");
+        assert!(made == images[16] && bytes < 200_000 + (16 - from) * 20_000 + 40_000, "1.{from}: {bytes}");
+    }
+    let held = || -> u64 {
+        let objects = fs::read_dir(world.repository().join("objects")).unwrap();
+        objects.map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+    };
+    let before = held();
+    world.prune(2);
+    let (made, ..) = world.update(&images[last as usize - 1], &format!("1.{}", last - 1), &format!("1.{last}"));
+    assert!(made == images[last as usize]);
+    // The packs from the rebase on, of which the two releases need all but two versions of one file; and small files.
+    let most = whole(last) + 3 * 200_000 + 100_000;
+    assert!(held() < most && before > 20 * 200_000, "{before} bytes before, {} of at most {most} after", held());
 }
 
 proptest! {
