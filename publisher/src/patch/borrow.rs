@@ -217,6 +217,7 @@ pub fn write(
         // What exceeds the format's limits is no patch: the host does without.
         let file = table.encode(SMALL_LEVEL).ok();
         let is_right = |file: &Vec<u8>| PatchTable::decode(file, &lent).and_then(|table| table.check(&old, &packed.map)).is_ok();
+        // The other half is for chunks that nobody makes, as hosts have it.
         let Some(file) = file.filter(is_right).filter(|_| payloads(&table, |_| true).requests() <= MAX_REQUESTS / 2) else {
             return Ok(None);
         };
@@ -315,17 +316,17 @@ impl<'a> Needs<'a> {
         let payloads = payloads(table, fetched).bytes();
         let left = |number: u32| !rebuilt.contains(&number) && self.made.get(number as usize).is_some_and(|made| !made);
         let is_left = (0..self.map.chunk_count()).any(|number| left(number) && self.lacks(number));
-        payloads + self.chunks(left) + if is_left { told } else { 0 }
+        payloads + self.chunks(MAX_REQUESTS / 2, left) + if is_left { told } else { 0 }
     }
 
     fn by_chunks(&self, told: u64) -> u64 {
-        told + self.chunks(|_| true)
+        told + self.chunks(MAX_REQUESTS, |_| true)
     }
 
-    /// Bytes of the chunks that are lacking and that `wanted` says yes to.
-    fn chunks(&self, wanted: impl Fn(u32) -> bool) -> u64 {
+    /// Bytes of the chunks that are lacking and that `wanted` says yes to, in so many requests.
+    fn chunks(&self, most: usize, wanted: impl Fn(u32) -> bool) -> u64 {
         let want = |number: u32, _: &release_format::Chunk| wanted(number) && self.lacks(number);
-        FetchPlan::within(self.map, self.index, &PlanOptions::default(), MAX_REQUESTS, want).bytes()
+        FetchPlan::within(self.map, self.index, &PlanOptions::default(), most, want).bytes()
     }
 }
 

@@ -187,7 +187,8 @@ impl World {
                 None => index,
             };
             let want = |number, _: &release_format::Chunk| lacking.contains(&number);
-            let plan = FetchPlan::within(&map, &index, &PlanOptions::default(), MAX_REQUESTS, want);
+            let most = if bytes > 0 { MAX_REQUESTS / 2 } else { MAX_REQUESTS };
+            let plan = FetchPlan::within(&map, &index, &PlanOptions::default(), most, want);
             for &number in &plan.zeros {
                 put(chunks.zero(&map, &index, number).unwrap()).unwrap();
             }
