@@ -48,7 +48,11 @@ impl Server {
     }
 }
 
-fn tls(server: &FleetLockServer) -> Result<Option<ServerTls>, String> {
+/// The certificates that settings name, loaded; none where they name none.
+///
+/// # Errors
+/// One line: which file cannot be read, or which certificate or key cannot be used.
+pub fn tls(server: &FleetLockServer) -> Result<Option<ServerTls>, String> {
     let read = |file: &String| std::fs::read(file).map_err(|error| format!("{file}: {error}"));
     let (Some(certificate), Some(key)) = (&server.cert_file, &server.key_file) else { return Ok(None) };
     let client_ca = server.client_ca_file.as_ref().map(read).transpose()?;

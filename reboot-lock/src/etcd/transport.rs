@@ -30,7 +30,8 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Reads the files. A certificate needs its key and the other way around; a CA alone is fine.
+    /// Reads the files, and makes a client of them: what is only PEM by its looks, or a key of another certificate, is found here and not when they
+    /// are needed. A certificate needs its key and the other way around; a CA alone is fine.
     ///
     /// # Errors
     /// Says which file, or that one of two is missing.
@@ -46,6 +47,11 @@ impl Tls {
                     let files = format!("{} and {}", certificate.display(), key.display());
                     StoreError::Configuration(format!("{files} are not a certificate and its key in PEM"))
                 })?;
+                let works = Self { ca: None, identity: Some(pem.clone()) }.builder(true).and_then(ClientBuilder::build);
+                works.map_err(|error| {
+                    let files = format!("{} and {}", certificate.display(), key.display());
+                    StoreError::Configuration(format!("{files} cannot be used together: {}", chain(&error)))
+                })?;
                 Some(pem)
             }
             (Some(path), None) => return Err(StoreError::Configuration(format!("the key of certificate {} is not given", path.display()))),
@@ -54,8 +60,12 @@ impl Tls {
         let ca = ca.map(|path| {
             let pem = read(path)?;
             match Certificate::from_pem_bundle(&pem) {
-                Ok(found) if !found.is_empty() => Ok(pem),
-                _ => Err(StoreError::Configuration(format!("{} has no certificate in PEM", path.display()))),
+                Ok(found) if !found.is_empty() => {}
+                _ => return Err(StoreError::Configuration(format!("{} has no certificate in PEM", path.display()))),
+            }
+            match (Self { ca: Some(pem.clone()), identity: None }).builder(true).and_then(ClientBuilder::build) {
+                Ok(_) => Ok(pem),
+                Err(error) => Err(StoreError::Configuration(format!("{} cannot be used: {}", path.display(), chain(&error)))),
             }
         });
         Ok(Self { ca: ca.transpose()?, identity })
