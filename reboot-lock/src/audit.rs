@@ -28,6 +28,8 @@ pub enum Act {
     Quarantine,
     /// A quarantine was lifted.
     ClearQuarantine,
+    /// The reservation of a host that does not come back was given back for it.
+    Unreserve,
 }
 
 /// Who changed something, by what and why.

@@ -1,10 +1,13 @@
 //! The record of one host, and how locks end: given back, or out of time. Neither touches the semaphore, so that however many hosts come back at once, they
 //! do not get into each other's way: a record is a key of its own, and its end is one transaction on that key.
 
+use std::sync::Arc;
+
 use crate::audit::{Act, Actor, Record};
 use crate::backoff::Backoff;
 use crate::error::LockError;
 use crate::lock::{RebootLock, Snapshot, UNANSWERED};
+use crate::quorum::Guard;
 use crate::semaphore::{Holder, Standing};
 use crate::store::{self, Compare, Entry, Write};
 
@@ -87,6 +90,37 @@ impl RebootLock {
         }
     }
 
+    /// Gives back the reservation to take an etcd member down for host `id`, which may never come back to do it; whether it had one. Another host's is not
+    /// touched. The trail is the group's, since people look for it where they look for the unlock.
+    ///
+    /// # Errors
+    /// See [`LockError`].
+    pub async fn unreserve(&self, id: &str, actor: &Actor) -> Result<bool, LockError> {
+        let guard = Guard::new(Arc::clone(&self.store), &self.options.prefix);
+        let mut backoff = Backoff::conflicts();
+        let mut unanswered = false;
+        loop {
+            // The host may be back and reserve again: only what was read goes.
+            let Some((_, revision)) = guard.reservation().await?.0.filter(|(held, _)| held.id == id) else { return Ok(unanswered) };
+            let read = self.read().await?;
+            let next = read.semaphore.touched();
+            let audit = Record::new(next.generation, self.now(), Act::Unreserve, id, actor);
+            let (reservation, semaphore) = (self.keys.reservation(), self.keys.semaphore());
+            let compares =
+                [Compare::ModRevision(reservation.clone(), revision), Compare::ModRevision(semaphore.clone(), read.mod_revision)];
+            let put = |key, value| Write::Put { key, value, lease: 0 };
+            let writes = [Write::Delete(reservation), put(semaphore, next.encode()), put(self.keys.audit(next.generation), audit.encode())];
+            match self.store.txn(&compares, &writes).await {
+                Ok(committed) if committed.succeeded => return Ok(true),
+                Ok(_) => {}
+                // What is there now tells whether it was done.
+                Err(error) if error.may_have_happened() && backoff.attempts() < UNANSWERED => unanswered = true,
+                Err(error) => return Err(error.into()),
+            }
+            self.again(&mut backoff).await?;
+        }
+    }
+
     /// The lock that the host has from an earlier life, to be called when the daemon starts and when it gives up an [`RebootLock::acquire`]
     /// half-way. The host is no longer in the queue after this, so that requests of `acquire` which are still under way from before fail: they demand the
     /// place that they were decided on.
@@ -109,5 +143,34 @@ impl RebootLock {
             self.store.txn(&compares, &[Write::Delete(ended.key.clone()), put]).await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::Group;
+    use crate::lock::Options;
+    use crate::quorum::{Reservation, Reserved};
+    use crate::store::Memory;
+
+    #[tokio::test]
+    async fn the_reservation_of_a_host_that_never_returns_is_freed_by_hand_and_noted() {
+        let store = Arc::new(Memory::default());
+        let lock = RebootLock::new(Arc::<Memory>::clone(&store), Group::default(), Options::default());
+        let guard = Guard::new(store, crate::keys::DEFAULT_PREFIX);
+        let mine = |id: &str| Reservation::new(id, id, "one", 0);
+        let actor = Actor { host: "c".into(), by: "locksmithctl (ann)".into(), why: "its disk died".into() };
+        assert!(!lock.unreserve("a", &actor).await.unwrap());
+        assert_eq!(guard.reserve(&mine("a"), None).await.unwrap(), Reserved::Ours);
+        assert!(!lock.unreserve("b", &actor).await.unwrap(), "it is another host's");
+        assert!(matches!(guard.reserve(&mine("b"), None).await.unwrap(), Reserved::Taken { .. }));
+        assert!(lock.audit().await.unwrap().is_empty());
+        assert!(lock.unreserve("a", &actor).await.unwrap());
+        assert!(!lock.unreserve("a", &actor).await.unwrap(), "once is enough");
+        let trail = lock.audit().await.unwrap();
+        let noted: Vec<_> = trail.iter().map(|record| (record.act, record.subject.as_str(), record.why.as_str())).collect();
+        assert_eq!(noted, [(Act::Unreserve, "a", "its disk died")]);
+        assert_eq!(guard.reserve(&mine("b"), None).await.unwrap(), Reserved::Ours);
     }
 }

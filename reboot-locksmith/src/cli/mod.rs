@@ -70,7 +70,7 @@ enum Command {
         #[arg(long, default_value = "taken by hand")]
         why: String,
     },
-    /// Give a slot back
+    /// Give a slot back, and the reservation to take an etcd member down
     Unlock {
         /// Whose; this host's when not there
         id: Option<String>,

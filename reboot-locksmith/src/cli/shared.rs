@@ -179,13 +179,22 @@ pub(super) async fn unlock(paths: &Paths, args: &EtcdArgs, id: Option<String>, w
             return if as_json { print_json(&json!({ "id": id, "held": Value::Null })) } else { Ok(()) };
         }
     };
-    let had = lock.unlock(&id, None, &shared.actor(why)).await?;
+    let (had, reserved) = free(lock, &id, &shared.actor(why)).await?;
     if as_json {
-        print_json(&json!({ "id": id, "held": had }))?;
-    } else if !had {
+        return print_json(&json!({ "id": id, "held": had, "reserved": reserved }));
+    }
+    if !had {
         say!("{id} does not hold the lock of group {}", lock.group());
     }
+    if reserved {
+        say!("{id} had reserved to take its etcd member down; that is given back, too");
+    }
     Ok(())
+}
+
+/// Gives back a host's lock, and its reservation: who frees one for a host that never returns would be held up by the other. Whether it had them.
+async fn free(lock: &RebootLock, id: &str, actor: &Actor) -> anyhow::Result<(bool, bool)> {
+    Ok((lock.unlock(id, None, actor).await?, lock.unreserve(id, actor).await?))
 }
 
 pub(super) async fn set_max(paths: &Paths, args: &EtcdArgs, max: u32, as_json: bool) -> anyhow::Result<()> {
@@ -279,6 +288,23 @@ mod tests {
         assert!(holders().await.is_empty());
         let refused = set_max(&paths, &args, 2, false).await.unwrap_err().to_string();
         assert!(refused.contains("its operator does that"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn unlock_frees_the_lock_and_the_reservation_of_that_host_alone() {
+        use reboot_lock::quorum::{Guard, Reservation, Reserved};
+        let store = Arc::new(reboot_lock::store::Memory::default());
+        let lock = RebootLock::new(store.clone(), reboot_lock::Group::default(), reboot_lock::Options::default());
+        let guard = Guard::new(store, reboot_lock::keys::DEFAULT_PREFIX);
+        let actor = Actor { host: "c".into(), by: "x".into(), why: "x".into() };
+        let (hostname, boot_id, reason) = (String::new(), String::new(), String::new());
+        let claim = Claim { id: "a".into(), hostname, boot_id, purpose: Purpose::Update, reason, version: None };
+        lock.try_lock(&claim, &actor).await.unwrap();
+        assert_eq!(guard.reserve(&Reservation::new("a", "a", "one", 0), None).await.unwrap(), Reserved::Ours);
+        assert_eq!(free(&lock, "b", &actor).await.unwrap(), (false, false));
+        assert_eq!(free(&lock, "a", &actor).await.unwrap(), (true, true));
+        assert_eq!(free(&lock, "a", &actor).await.unwrap(), (false, false));
+        assert_eq!(guard.reservation().await.unwrap().0, None);
     }
 
     #[test]
