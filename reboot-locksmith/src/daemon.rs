@@ -20,6 +20,7 @@ use crate::control::{self, Asked, Reply};
 use crate::drain_task::{DrainTask, Need};
 use crate::fleet_lock_server::Server;
 use crate::host::{self, Identity};
+use crate::inhibit_socket;
 use crate::journal::{Claimed, Journal};
 use crate::machine::{Action, Phase, Progress, Step, step};
 use crate::paths::Paths;
@@ -411,10 +412,10 @@ impl Daemon {
         let (sender, mut queue) = mpsc::channel::<Asked>(16);
         control::serve(&self.paths.control(), sender)?;
         control::serve_metrics(&self.paths.metrics(), Arc::clone(&self.shared))?;
-        crate::inhibit_socket::serve(
+        inhibit_socket::serve(
             &self.paths.inhibit_socket(),
             docker_group(&self.paths.groups()),
-            self.paths.held(),
+            inhibit_socket::Directories { held: self.paths.held(), lasting: self.paths.lasting() },
             self.announce.subscribe(),
         )?;
         let parents = [self.paths.needed(), self.paths.settings(), self.paths.boot()];

@@ -21,6 +21,7 @@ pub mod etcd_lock;
 pub mod fleet_lock;
 pub mod fleet_lock_server;
 pub mod host;
+pub mod inhibit_request;
 pub mod inhibit_socket;
 pub mod journal;
 pub mod machine;

@@ -62,7 +62,7 @@ pub struct Inhibitor {
     pub pid: u32,
     /// Since when.
     pub since: Seconds,
-    /// Until when; a held one lasts as long as its owner.
+    /// Until when; a held one lasts as long as its owner, and no longer than this.
     pub until: Option<Seconds>,
     /// Whether it outlives its owner and reboots.
     #[serde(skip_deserializing)]
@@ -97,9 +97,8 @@ pub fn clean(text: &str) -> String {
 pub fn read(held: &Path, lasting: &Path, now: Seconds) -> Vec<Inhibitor> {
     let mut found = Vec::new();
     for (id, path) in files(held) {
-        if let Some(inhibitor) = live(&path, id) {
-            found.push(inhibitor);
-        }
+        // Its owner may live on, for it or for something else.
+        found.extend(live(&path, id).filter(|inhibitor| inhibitor.until.is_none_or(|until| until > now)));
     }
     found.extend(crate::persistent::read(lasting, now));
     found.sort_by(|a, b| (a.since, &a.id).cmp(&(b.since, &b.id)));
@@ -237,6 +236,9 @@ mod tests {
         assert!(block[0].describe().starts_with("web forbids it: failing over (inhibitor 7-"), "{}", block[0].describe());
         drop(guard);
         drop(delay);
+        let timed = hold(&held, &Inhibitor { until: Some(100), ..inhibitor("cron", Mode::Block) }).unwrap();
+        assert_eq!((read(&held, &lasting, 99).len(), read(&held, &lasting, 100).len()), (1, 0), "its time is up, its owner alive");
+        drop(timed);
         assert_eq!(fs::read_dir(&held).unwrap().count(), 0);
         // An owner that was killed leaves the file and no lock.
         fs::write(held.join("9-1.json"), serde_json::to_vec(&inhibitor("dead", Mode::Block)).unwrap()).unwrap();

@@ -70,6 +70,14 @@ fn parse(bytes: &[u8]) -> Result<Inhibitor, String> {
     })
 }
 
+/// The same as people write it, where seconds come as text, too.
+///
+/// # Errors
+/// One line that says what is wrong.
+pub fn parse_time_text(text: &str) -> Result<Seconds, String> {
+    parse_time(&text.parse::<u64>().map_or_else(|_| Value::from(text), Value::from))
+}
+
 /// Whether a text may name a lasting inhibitor.
 #[must_use]
 pub fn valid_id(id: &str) -> bool {
@@ -87,6 +95,26 @@ pub fn add(directory: &Path, inhibitor: &Inhibitor) -> io::Result<()> {
     });
     let text = serde_json::to_vec_pretty(&value).map_err(io::Error::from)?;
     write_whole(&directory.join(format!("{}.json", inhibitor.id)), &text, true)
+}
+
+/// Checks what somebody asks to be kept, and keeps it; what was made of it.
+///
+/// # Errors
+/// One line: without a reason, with an end that is past, with a name that is none, or when the directory cannot be written.
+pub fn make(directory: &Path, asked: Inhibitor, now: Seconds) -> Result<Inhibitor, String> {
+    if asked.why.trim().is_empty() {
+        return Err("the reason (`why`) is empty: the others must know what they wait for".to_owned());
+    }
+    if let Some(until) = asked.until.filter(|until| *until <= now) {
+        return Err(format!("its end, {}, is past", crate::show_time(until)));
+    }
+    if !valid_id(&asked.id) {
+        let rule = "letters, digits, `.`, `-`, `_`, at most 64, not beginning with `.`";
+        return Err(format!("'{}' is no name of an inhibitor: {rule}", crate::inhibitors::clean(&asked.id)));
+    }
+    let inhibitor = Inhibitor { since: now, lasting: true, ..asked };
+    add(directory, &inhibitor).map_err(|error| format!("cannot write {}: {error}", directory.display()))?;
+    Ok(inhibitor)
 }
 
 /// Removes a lasting inhibitor, whatever its file's ending; whether there was one.
@@ -118,6 +146,20 @@ mod tests {
         let found = read(directory.path(), u64::MAX);
         assert_eq!((found.len(), found[0].who.as_str(), found[0].lasting), (1, "ann", true));
         assert!(remove(directory.path(), "migration").unwrap() && !remove(directory.path(), "migration").unwrap());
+    }
+
+    #[test]
+    fn what_is_asked_for_is_checked_before_it_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let asked = |id: &str, why: &str, until| Inhibitor { id: id.into(), why: why.into(), until, ..Inhibitor::default() };
+        for (id, why, until) in [("../x", "x", None), ("a", " ", None), ("a", "x", Some(5))] {
+            assert!(!make(directory.path(), asked(id, why, until), 5).unwrap_err().contains('\n'));
+        }
+        assert_eq!(read(directory.path(), 0), []);
+        let made = make(directory.path(), asked("a", "x", Some(6)), 5).unwrap();
+        assert_eq!((made.since, made.lasting, read(directory.path(), 5).len(), read(directory.path(), 6).len()), (5, true, 1, 0));
+        assert_eq!((parse_time_text("60"), parse_time_text("1970-01-01T00:01:00Z")), (Ok(60), Ok(60)));
+        assert!(parse_time_text("soon").is_err());
     }
 
     #[test]

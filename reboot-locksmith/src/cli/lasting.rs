@@ -1,11 +1,11 @@
 //! `locksmithctl inhibit`, `uninhibit`, `inhibitors`: lasting inhibitors, and all of them.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use plain_output::say;
 use reboot_rules::inhibitors::{Inhibitor, Mode, read};
 use reboot_rules::{persistent, show_time, system_clock};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{parse_span, person, print_json};
 use crate::paths::Paths;
@@ -20,7 +20,7 @@ pub(super) struct InhibitArgs {
     #[arg(long = "for", value_name = "SPAN", value_parser = parse_span, conflicts_with = "until")]
     span: Option<u64>,
     /// Until when: 2026-12-01T06:00:00Z, or seconds since 1970
-    #[arg(long, value_name = "TIME", value_parser = parse_until)]
+    #[arg(long, value_name = "TIME", value_parser = persistent::parse_time_text)]
     until: Option<u64>,
     /// Who; you when not there
     #[arg(long)]
@@ -33,35 +33,21 @@ pub(super) struct InhibitArgs {
     delay: bool,
 }
 
-fn parse_until(text: &str) -> Result<u64, String> {
-    persistent::parse_time(&text.parse::<u64>().map_or_else(|_| Value::from(text), Value::from))
-}
-
 pub(super) fn inhibit(paths: &Paths, args: &InhibitArgs, as_json: bool) -> anyhow::Result<()> {
     let now = system_clock();
     let until = args.until.or(args.span.map(|span| now.saturating_add(span)));
-    if args.why.trim().is_empty() {
-        bail!("--why is empty: the others must know what they wait for");
-    }
-    if let Some(until) = until.filter(|until| *until <= now) {
-        bail!("--until {} is past", show_time(until));
-    }
     let who = args.who.clone().unwrap_or_else(person);
     let id = args.id.clone().unwrap_or_else(|| {
         let stem: String = who.chars().filter(char::is_ascii_alphanumeric).take(32).collect();
         format!("{}-{now}", if stem.is_empty() { "somebody" } else { &stem })
     });
-    if !persistent::valid_id(&id) {
-        bail!("'{id}' is no name of an inhibitor: letters, digits, `.`, `-`, `_`, at most 64, not beginning with `.`");
-    }
     let mode = if args.delay { Mode::Delay } else { Mode::Block };
-    let inhibitor =
-        Inhibitor { id: id.clone(), what: "shutdown".into(), who, why: args.why.clone(), mode, since: now, until, ..Inhibitor::default() };
-    let directory = paths.lasting();
-    persistent::add(&directory, &inhibitor).with_context(|| format!("cannot write {}", directory.display()))?;
+    let asked = Inhibitor { id, what: "shutdown".into(), who, why: args.why.clone(), mode, until, ..Inhibitor::default() };
+    let inhibitor = persistent::make(&paths.lasting(), asked, now).map_err(|why| anyhow!(why))?;
     if as_json {
         return print_json(&inhibitor);
     }
+    let id = &inhibitor.id;
     let end = until.map_or("until it is removed".to_owned(), |until| format!("until {}", show_time(until)));
     say!("{id}: this host does not go down {end}; `locksmithctl uninhibit {id}` ends it");
     Ok(())
