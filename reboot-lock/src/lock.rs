@@ -134,6 +134,12 @@ impl RebootLock {
         &self.group
     }
 
+    /// How long a lock lasts whose host has vanished; none: for ever.
+    #[must_use]
+    pub fn expire_after(&self) -> Option<Duration> {
+        self.options.expire_after
+    }
+
     pub(crate) fn now(&self) -> u64 {
         (self.options.clock)()
     }

@@ -159,6 +159,10 @@ impl Lock for EtcdLock {
         }
     }
 
+    fn lasts(&self) -> Option<Duration> {
+        self.lock.expire_after()
+    }
+
     async fn confirm(&self, claim: &Claim, fence: Option<u64>) -> Result<(), Refusal> {
         let Some(fence) = fence else { return Err(Refusal::No("the lock has no fence".to_owned())) };
         let verified = self.lock.verify(&self.identity.machine_id, fence, claim.version.as_deref()).await;

@@ -5,9 +5,11 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use reboot_rules::Seconds;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
@@ -44,6 +46,8 @@ pub struct News {
     pub quorum: QuorumFact,
     /// The lock's fence.
     pub fence: Option<u64>,
+    /// From when on, by [`uptime`], the lock's time may have passed; none where it has all the time.
+    pub lapses: Option<Seconds>,
     /// Why the lock of an earlier life is kept.
     pub kept: Option<String>,
     /// How the lock of an earlier life was lost.
@@ -62,6 +66,7 @@ impl Default for News {
             lock: LockFact::Unknown,
             quorum: QuorumFact::Unknown,
             fence: None,
+            lapses: None,
             kept: None,
             lost: None,
             quarantined: None,
@@ -122,6 +127,10 @@ pub enum Refusal {
 pub trait Lock: Send + Sync {
     /// Waits for the lock, as long as it takes; its fence. `news` hears what it waits for. May be dropped at any time.
     async fn acquire(&self, claim: &Claim, news: &(dyn Fn(LockFact) + Send + Sync)) -> Result<Option<u64>, Refusal>;
+    /// How long a lock is held at least once it is asked for, where its time runs out.
+    fn lasts(&self) -> Option<Duration> {
+        None
+    }
     /// Whether it is still held, and good for this version.
     async fn confirm(&self, claim: &Claim, fence: Option<u64>) -> Result<(), Refusal>;
     /// Ends what is under way, and says what is held and what is to become of it.
@@ -224,12 +233,16 @@ impl Permission {
         self.news.clone()
     }
 
-    /// Asks others once more, right before the reboot. What cannot be asked stays as it was.
+    /// Asks others once more, right before the reboot. What cannot be asked stays as it was, but a lock whose time may have passed: another host may
+    /// have it by now.
     pub async fn confirm(&self) -> News {
         let mut news = self.news();
         let Target::Want(claim) = self.target.borrow().clone() else { return news };
         if let (Some(lock), LockFact::Held) = (&self.lock, &news.lock) {
             match lock.confirm(&claim, news.fence).await {
+                Err(Refusal::Down(why)) if news.lapses.is_some_and(|at| uptime() >= at) => {
+                    news.lock = LockFact::Down { since: uptime(), why: format!("{why}; the lock's time may have passed meanwhile") };
+                }
                 Ok(()) | Err(Refusal::Down(_)) => {}
                 Err(Refusal::Quarantined(why)) => news.lock = LockFact::Quarantined(why),
                 Err(Refusal::No(why)) => news.lock = LockFact::Refused(why),
@@ -409,15 +422,20 @@ async fn want(lock: &Option<Arc<dyn Lock>>, guard: &Option<Arc<dyn Guard>>, clai
 
 /// Gets the lock, as long as it takes; `heard` is told each time that something is known about it.
 async fn acquire(lock: &dyn Lock, claim: &Claim, news: &watch::Sender<News>, heard: &Notify) {
+    // The lock's time runs from a moment before it is got: it was certainly not got before this host last heard that it has to wait.
+    let asked = AtomicU64::new(uptime());
     let hear = |fact| {
+        asked.store(uptime(), Ordering::Relaxed);
         set_lock(news, fact);
         heard.notify_one();
     };
     let mut pauses = Pauses(2);
     loop {
+        asked.store(uptime(), Ordering::Relaxed);
         match lock.acquire(claim, &hear).await {
             Ok(fence) => {
-                news.send_modify(|news| (news.lock, news.fence, news.kept) = (LockFact::Held, fence, None));
+                let lapses = lock.lasts().map(|lasts| asked.load(Ordering::Relaxed).saturating_add(lasts.as_secs()));
+                news.send_modify(|news| (news.lock, news.fence, news.lapses, news.kept) = (LockFact::Held, fence, lapses, None));
                 return;
             }
             Err(Refusal::Down(why)) => hear(LockFact::Down { since: uptime(), why }),

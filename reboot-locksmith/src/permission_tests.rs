@@ -9,6 +9,7 @@ struct Others {
     held: Mutex<bool>,
     down: Mutex<bool>,
     earlier: Mutex<Option<Earlier>>,
+    lasts: Option<Duration>,
     free: tokio::sync::Notify,
 }
 
@@ -31,6 +32,9 @@ impl Lock for Others {
         self.free.notified().await;
         *self.held.lock().unwrap() = true;
         Ok(Some(7))
+    }
+    fn lasts(&self) -> Option<Duration> {
+        self.lasts
     }
     async fn confirm(&self, _: &Claim, fence: Option<u64>) -> Result<(), Refusal> {
         self.note("confirm")?;
@@ -203,4 +207,20 @@ async fn an_outage_that_has_passed_is_none_when_the_lock_is_wanted() {
     permission.want(Target::GiveBack("x".into()));
     permission.want(Target::Want(claim()));
     until(&permission, |news| matches!(news.lock, LockFact::Down { .. })).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_whose_time_may_have_passed_counts_no_more_when_it_cannot_be_asked_for() {
+    for (lasts, counts) in [(None, true), (Some(Duration::from_secs(3600)), true), (Some(Duration::ZERO), false)] {
+        let others = Arc::new(Others { lasts, ..Others::default() });
+        let permission = Permission::start(Some(others.clone()), None, HostState::default(), None);
+        permission.want(Target::Want(claim()));
+        others.free.notify_one();
+        until(&permission, |news| news.settled && news.lock == LockFact::Held).await;
+        assert_eq!(permission.confirm().await.lock, LockFact::Held, "its record is there: {lasts:?}");
+        *others.down.lock().unwrap() = true;
+        let lock = permission.confirm().await.lock;
+        assert_eq!(lock == LockFact::Held, counts, "{lasts:?}: {lock:?}");
+        assert!(counts || matches!(&lock, LockFact::Down { why, .. } if why.contains("may have passed")), "{lock:?}");
+    }
 }
