@@ -15,21 +15,42 @@ use crate::audit::Actor;
 use crate::backoff::Backoff;
 use crate::error::LockError;
 use crate::lock::{Held, RebootLock, Snapshot, UNANSWERED};
-use crate::semaphore::Claim;
+use crate::semaphore::{Claim, Semaphore};
 use crate::store::{Compare, Event, Keys, StoreError, Watch, Write};
 
 /// How waiting goes, for logs and `why`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// Others come first.
-    Queued,
+    Queued {
+        /// Who has the lock meanwhile, if that could be read.
+        holders: Option<Holders>,
+    },
     /// It is this host's turn as soon as one of these holders gives its slot back.
     First {
-        /// Their names.
-        holders: String,
+        /// Who has the lock.
+        holders: Holders,
     },
     /// etcd does not work; it is tried again.
     Trouble(StoreError),
+}
+
+/// Who has the lock: a host that does not come back keeps it, and those who wait must be able to say so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holders {
+    /// Their names, a few of them.
+    pub names: String,
+    /// How many they are.
+    pub count: usize,
+    /// Since when the first of them has it, by its clock.
+    pub since: Option<u64>,
+}
+
+impl Holders {
+    fn of(semaphore: &Semaphore) -> Self {
+        let since = semaphore.holders.iter().map(|holder| holder.since).min();
+        Self { names: semaphore.names(), count: semaphore.holders.len(), since }
+    }
 }
 
 /// A place in the queue.
@@ -176,7 +197,9 @@ impl RebootLock {
                 let others = others?;
                 outages.reset();
                 if let Some(before) = others.entries.into_iter().next() {
-                    progress(Progress::Queued);
+                    // For people; the wait does not hang on it.
+                    let holders = self.read().await.ok().map(|read| Holders::of(&read.semaphore));
+                    progress(Progress::Queued { holders });
                     let mut watch = self.store.watch(&Keys::One(before.key), others.revision.saturating_add(1)).await?;
                     next = self.sleep_until(own, watch.as_mut(), |event| matches!(event, Event::Delete { .. })).await?;
                     continue;
@@ -194,7 +217,7 @@ impl RebootLock {
                     other => return other,
                 }
             }
-            progress(Progress::First { holders: read.semaphore.names() });
+            progress(Progress::First { holders: Holders::of(&read.semaphore) });
             let mut watch = self.watch_lock(read.revision).await?;
             first = self.sleep_until(own, watch.as_mut(), |_| true).await?;
         }

@@ -7,11 +7,12 @@ use async_trait::async_trait;
 use reboot_lock::audit::Actor;
 use reboot_lock::lock::RebootLock;
 use reboot_lock::quarantine::Quarantine;
-use reboot_lock::queue::Progress;
+use reboot_lock::queue::{Holders, Progress};
 use reboot_lock::release::{Decision, Host, Outcome, decide};
 use reboot_lock::{Holder, LockError, Purpose};
+use reboot_rules::inhibitors::clean;
 use reboot_rules::settings::Strategy;
-use reboot_rules::system_clock;
+use reboot_rules::{Seconds, show_time, system_clock};
 
 use crate::host::Identity;
 use crate::journal::Claimed;
@@ -33,6 +34,18 @@ pub struct EtcdLock {
     earlier: Option<Claimed>,
     /// The revision up to which we have looked, for [`Lock::changed`].
     seen: Mutex<i64>,
+    /// Since when the first of the holders has had it that this host waits for.
+    oldest: Mutex<Option<Seconds>>,
+}
+
+/// Who has the lock, and since when: one that does not come back shows by that.
+fn held_by(holders: &Holders) -> String {
+    let since = match (holders.since, holders.count) {
+        (None, _) => return "free".to_owned(),
+        (Some(since), 1) => format!("since {}", show_time(since)),
+        (Some(since), _) => format!("the first of them since {}", show_time(since)),
+    };
+    format!("held by {}, {since}", clean(&holders.names))
 }
 
 impl EtcdLock {
@@ -40,7 +53,13 @@ impl EtcdLock {
     #[must_use]
     pub fn new(lock: RebootLock, identity: Identity, claimed: Option<&Claimed>) -> Self {
         let earlier = Claimed::earlier(claimed, &[Strategy::EtcdLock, Strategy::BestEffort], &identity.boot_id);
-        Self { lock, identity, earlier, seen: Mutex::new(0) }
+        Self { lock, identity, earlier, seen: Mutex::new(0), oldest: Mutex::new(None) }
+    }
+
+    fn note_oldest(&self, since: Option<Seconds>) {
+        if let Ok(mut oldest) = self.oldest.lock() {
+            *oldest = since;
+        }
     }
 
     /// What to make of it that this host holds nothing. What was to go back went back, or will not be missed.
@@ -133,9 +152,15 @@ impl Lock for EtcdLock {
             *seen = status.revision;
         }
         let progress = |progress: Progress| {
+            if let Progress::Queued { holders: Some(holders) } | Progress::First { holders } = &progress {
+                self.note_oldest(holders.since);
+            }
             news(match progress {
-                Progress::Queued => LockFact::Waiting("other hosts wait before this one".to_owned()),
-                Progress::First { holders } => LockFact::Waiting(format!("it is held by {holders}, and this host is next")),
+                Progress::Queued { holders: None } => LockFact::Waiting("other hosts wait before this one".to_owned()),
+                Progress::Queued { holders: Some(holders) } => {
+                    LockFact::Waiting(format!("it is {}, and other hosts wait before this one", held_by(&holders)))
+                }
+                Progress::First { holders } => LockFact::Waiting(format!("it is {}, and this host is next", held_by(&holders))),
                 Progress::Trouble(error) => LockFact::Down { since: uptime(), why: error.to_string() },
             });
         };
@@ -161,6 +186,10 @@ impl Lock for EtcdLock {
 
     fn lasts(&self) -> Option<Duration> {
         self.lock.expire_after()
+    }
+
+    fn oldest_holder(&self) -> Option<Seconds> {
+        self.oldest.lock().ok().and_then(|oldest| *oldest)
     }
 
     async fn confirm(&self, claim: &Claim, fence: Option<u64>) -> Result<(), Refusal> {
@@ -305,6 +334,31 @@ mod tests {
         let refused = waiting.await.unwrap();
         assert!(matches!(&refused, Err(Refusal::Quarantined(why)) if why.contains("docker is failed")), "{refused:?}");
         assert_eq!(second.lock.waiting().await.unwrap(), 0, "its place is gone");
+    }
+
+    #[tokio::test]
+    async fn everybody_who_waits_knows_who_has_the_lock_and_since_when() {
+        let store = Arc::new(Memory::default());
+        let options = Options { clock: Arc::new(|| 1_795_368_600), ..Options::default() };
+        let at_half_past = RebootLock::new(Arc::<Memory>::clone(&store), Group::default(), options);
+        let gone = EtcdLock::new(at_half_past, host(&store, "gone", "one", "1.0").identity, None);
+        gone.acquire(&claim(), &|_| {}).await.unwrap();
+        let mut waiting = Vec::new();
+        for (number, position) in ["this host is next", "other hosts wait before this one"].into_iter().enumerate() {
+            let lock = Arc::new(host(&store, &format!("w{number}"), "one", "1.0"));
+            let permission = crate::permission::Permission::start(Some(lock), None, HostState::default(), None);
+            permission.want(crate::permission::Target::Want(claim()));
+            let waits = |news: &crate::permission::News| matches!(&news.lock, LockFact::Waiting(why) if why.contains(position));
+            let mut news = permission.subscribe();
+            let news = tokio::time::timeout(Duration::from_secs(20), news.wait_for(waits)).await.unwrap().unwrap().clone();
+            let LockFact::Waiting(why) = news.lock else { panic!() };
+            assert_eq!(why, format!("it is held by host-gone, since 2026-11-22 17:30 UTC, and {position}"));
+            assert_eq!(permission.oldest_holder(), Some(1_795_368_600));
+            waiting.push(permission);
+        }
+        let last = waiting.pop().unwrap();
+        last.want(crate::permission::Target::GiveBack("x".into()));
+        assert_eq!(last.oldest_holder(), None, "it waits for nobody");
     }
 
     #[tokio::test]

@@ -131,6 +131,10 @@ pub trait Lock: Send + Sync {
     fn lasts(&self) -> Option<Duration> {
         None
     }
+    /// Since when the first of the hosts has had it that were last seen to have it.
+    fn oldest_holder(&self) -> Option<Seconds> {
+        None
+    }
     /// Whether it is still held, and good for this version.
     async fn confirm(&self, claim: &Claim, fence: Option<u64>) -> Result<(), Refusal>;
     /// Ends what is under way, and says what is held and what is to become of it.
@@ -213,6 +217,13 @@ impl Permission {
             Target::Want(_) => news,
             _ => News { lock: LockFact::Unknown, quorum: self.unasked(), ..news },
         }
+    }
+
+    /// While it waits for others: since when the first of them has had the lock, by its own clock.
+    #[must_use]
+    pub fn oldest_holder(&self) -> Option<Seconds> {
+        let lock = self.lock.as_ref().filter(|_| matches!(self.news().lock, LockFact::Waiting(_)))?;
+        lock.oldest_holder()
     }
 
     /// Ends all that goes on, and gives back what is held, as long as that takes.

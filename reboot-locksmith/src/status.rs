@@ -42,6 +42,8 @@ pub struct Status {
     pub kept: Option<String>,
     /// How the lock of an earlier boot was lost.
     pub lost: Option<String>,
+    /// While this host waits for the lock: since when the first of its holders has had it.
+    pub holder_since: Option<Seconds>,
     /// The version that this host has quarantined.
     pub quarantined: Option<String>,
     /// A scheduled shutdown.
@@ -168,6 +170,12 @@ impl Status {
             "1 when the lock of an earlier boot was gone when the host came back.",
             self.lost.is_some().into(),
         );
+        metrics.plain(
+            "lock_oldest_holder_since_timestamp_seconds",
+            "gauge",
+            "Since when the first of the lock's holders has had it, while this host waits for them; else 0.",
+            self.holder_since.unwrap_or(0),
+        );
         metrics.plain("settings_problems", "gauge", "Settings that are not understood.", self.settings_problems.len() as u64);
         for (name, help) in COUNTERS {
             metrics.plain(&format!("{name}_total"), "counter", help, self.counters.get(name).copied().unwrap_or(0));
@@ -187,12 +195,14 @@ mod tests {
             state: "waiting".into(),
             gates: vec![gate("wanted", true), gate("window", false), gate("inhibitor", false), gate("inhibitor", false)],
             group: "a\"b".into(),
+            holder_since: Some(1_795_368_600),
             ..Status::default()
         };
         let text = status.metrics();
         assert!(
             text.contains("garboard_reboot_state{state=\"waiting\"} 1\n")
                 && text.contains("garboard_reboot_blocked{gate=\"inhibitor\"} 2\n")
+                && text.contains("garboard_reboot_lock_oldest_holder_since_timestamp_seconds 1795368600\n")
         );
         for line in text.lines() {
             assert!(line.starts_with("# ") || line.rsplit_once(' ').is_some_and(|(_, value)| value.parse::<u64>().is_ok()), "{line}");

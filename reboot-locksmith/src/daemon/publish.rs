@@ -29,6 +29,7 @@ impl Daemon {
         }
         (status.kept, status.lost) = (news.kept, news.lost);
         status.warn(fleet_lock_server::SETTING, self.server.as_ref().and_then(Server::trouble));
+        status.holder_since = self.permission.oldest_holder();
         status.quarantined.clone_from(&news.quarantined);
         status.scheduled = Scheduled::read(&self.paths.scheduled());
         status.settings_problems = problems;
