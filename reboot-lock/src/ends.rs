@@ -79,15 +79,28 @@ impl RebootLock {
             if holder.expires {
                 writes.push(Write::Delete(self.keys.expiring(holder.fence)));
             }
-            match self.store.txn(&compares, &writes).await {
-                Ok(committed) if committed.succeeded => return Ok(true),
-                Ok(_) => {}
-                // What is there now tells whether it was done.
-                Err(error) if error.may_have_happened() && backoff.attempts() < UNANSWERED => unanswered = true,
-                Err(error) => return Err(error.into()),
+            if self.is_done(&compares, &writes, &mut backoff, &mut unanswered).await? {
+                return Ok(true);
             }
-            self.again(&mut backoff).await?;
         }
+    }
+
+    /// Whether writes were done; if not, after a wait, what is there now tells why, and whether one was done whose answer was lost.
+    async fn is_done(
+        &self,
+        compares: &[Compare],
+        writes: &[Write],
+        backoff: &mut Backoff,
+        unanswered: &mut bool,
+    ) -> Result<bool, LockError> {
+        match self.store.txn(compares, writes).await {
+            Ok(committed) if committed.succeeded => return Ok(true),
+            Ok(_) => {}
+            Err(error) if error.may_have_happened() && backoff.attempts() < UNANSWERED => *unanswered = true,
+            Err(error) => return Err(error.into()),
+        }
+        self.again(backoff).await?;
+        Ok(false)
     }
 
     /// Gives back the reservation to take an etcd member down for host `id`, which may never come back to do it; whether it had one. Another host's is not
@@ -110,14 +123,9 @@ impl RebootLock {
                 [Compare::ModRevision(reservation.clone(), revision), Compare::ModRevision(semaphore.clone(), read.mod_revision)];
             let put = |key, value| Write::Put { key, value, lease: 0 };
             let writes = [Write::Delete(reservation), put(semaphore, next.encode()), put(self.keys.audit(next.generation), audit.encode())];
-            match self.store.txn(&compares, &writes).await {
-                Ok(committed) if committed.succeeded => return Ok(true),
-                Ok(_) => {}
-                // What is there now tells whether it was done.
-                Err(error) if error.may_have_happened() && backoff.attempts() < UNANSWERED => unanswered = true,
-                Err(error) => return Err(error.into()),
+            if self.is_done(&compares, &writes, &mut backoff, &mut unanswered).await? {
+                return Ok(true);
             }
-            self.again(&mut backoff).await?;
         }
     }
 
