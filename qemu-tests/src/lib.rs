@@ -20,6 +20,6 @@ pub use console::{Console, Trouble};
 pub use fleet::{Fleet, Node, Writer, Written};
 pub use guest::{Guest, Setup};
 pub use names::Names;
-pub use shop::Shop;
+pub use shop::{Shop, WAYS};
 pub use ssh::Reply;
 pub use web::Web;

@@ -5,6 +5,9 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+/// The ways in which an update comes, as `update-agent status` has them.
+pub const WAYS: [&str; 3] = ["in full", "by chunks", "by patch"];
+
 /// A publisher: keys, images and a repository.
 #[derive(Debug)]
 pub struct Shop {
@@ -83,6 +86,39 @@ impl Shop {
         let _ = self.build(version, lines);
         self.publish(version);
     }
+
+    /// Version 1.0 and 1.1, some of whose bytes are others, so that a host with 1.0 gets 1.1 that way, one of [`WAYS`]; the image of 1.0.
+    #[must_use]
+    #[allow(clippy::missing_panics_doc)]
+    pub fn two_releases(&self, way: &str) -> PathBuf {
+        let image = self.build("1.0", &with_a_file(1));
+        let _ = self.build("1.1", &with_a_file(2));
+        match way {
+            // Of versions that were never published nobody knows what they have.
+            "in full" => self.publish("1.1"),
+            "by chunks" => {
+                self.publish("1.0");
+                self.publish_with("1.1", &["--patches", "0"]);
+            }
+            "by patch" => {
+                self.publish("1.0");
+                self.publish("1.1");
+            }
+            other => panic!("there is no way {other:?}"),
+        }
+        image
+    }
+}
+
+/// A file in the root, 1 MiB of lines that do not compress to nothing, of which each version has every twentieth anew.
+fn with_a_file(version: u64) -> String {
+    let mut content = String::new();
+    for number in 0..32_768_u64 {
+        let seed = if number.is_multiple_of(20) { number + (version << 32) } else { number };
+        let digits = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        content += &format!("{digits:016x}{:016x}\n", digits.wrapping_mul(digits | 1));
+    }
+    format!("[[file]]\npath = \"/usr/share/lines\"\ncontent = \"\"\"\n{content}\"\"\"\n")
 }
 
 /// The program `garboard`. Tests lie in target/.../debug/deps, programs beside that directory.

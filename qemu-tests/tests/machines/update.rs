@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use release_format::{Digest, Kernel, KernelPatch, Operation, Piece, Recipe};
 
-use qemu_tests::{Guest, Setup, Shop, Web};
+use qemu_tests::{Guest, Setup, Shop, WAYS, Web};
 
 /// Makes the unit `bad.service`, which every boot wants to be healthy.
 pub(crate) fn with_unit(command: &str) -> String {
@@ -236,17 +236,33 @@ fn with_esp(host: &Guest, script: &str) -> String {
     host.ok(&format!("sudo flock /run/garboard/esp.lock sh -ec 'mount /dev/vda1 /boot; cd /boot/EFI/Linux; {script}; cd /; umount /boot'"))
 }
 
-/// The power fails at many moments of an update; each time the machine comes up in one of the two versions, and in the end the new
-/// one is there.
 #[test]
 #[ignore = "many boots: scripts/test-long"]
-fn an_update_survives_power_cuts() {
+fn an_update_in_full_survives_power_cuts() {
+    survives_power_cuts(WAYS[0]);
+}
+
+#[test]
+#[ignore = "many boots: scripts/test-long"]
+fn an_update_by_chunks_survives_power_cuts() {
+    survives_power_cuts(WAYS[1]);
+}
+
+#[test]
+#[ignore = "many boots: scripts/test-long"]
+fn an_update_by_patch_survives_power_cuts() {
+    survives_power_cuts(WAYS[2]);
+}
+
+/// The power fails at many moments of an update; each time the machine comes up in one of the two versions, and in the end the new
+/// one is there.
+fn survives_power_cuts(way: &str) {
     let shop = Shop::new();
-    let image = shop.build("1.0", "");
-    shop.release("1.1", "");
+    let image = shop.two_releases(way);
     let web = Web::serve(Path::new(&shop.path("repo")));
     let data = web.user_data("automatic: false\nreboot_strategy: off\n");
     let mut host = Setup::of_image(&image).user_data(&data).start();
+    let mut cuts = 0;
     for point in 0..20_u64 {
         host.wait_for("garboard: boot-complete version=1.");
         host.wait_for_ssh();
@@ -257,7 +273,10 @@ fn an_update_survives_power_cuts() {
         std::thread::sleep(Duration::from_millis(700 * (point + 1)));
         host.cut_power();
         host.power_on();
+        cuts += 1;
     }
+    eprintln!("{cuts} power cuts");
+    assert!(cuts > 3, "the update was over before it could be cut");
     host.wait_for_ssh();
     if host.run("sudo update-agent status | grep -q 'version: *1.1'").code != 0 {
         host.ok("sudo update-agent update");
@@ -265,6 +284,15 @@ fn an_update_survives_power_cuts() {
         host.power_on();
     }
     host.wait_for("garboard: boot-complete version=1.1 slot=b");
+    runs(&mut host, "1.1", "b");
+    came(&host, way);
+}
+
+/// That the last update came that way.
+pub(crate) fn came(host: &Guest, way: &str) {
+    let said = host.ok("sudo update-agent status");
+    assert!(said.contains(&format!("came:     {way}")), "{said}");
+    eprintln!("{}", said.lines().find(|line| line.starts_with("came:")).unwrap_or_default());
 }
 
 /// Updates in a row alternate the slots and leave nothing behind. All of it within 64 MiB of memory.
@@ -288,6 +316,7 @@ fn twenty_updates_in_a_row() {
         host.wait_for(&format!("garboard: boot-complete version={version} slot={slot}"));
         runs(&mut host, &version, slot);
         host.eventually(&format!("sudo update-agent history | grep -q 'good.*{version} '"));
+        came(&host, "by patch");
     }
     assert_eq!(host.ok("sudo ls /media/state/garboard/update/uki | wc -l"), "4", "two copies with their records");
 }

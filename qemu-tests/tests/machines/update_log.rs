@@ -12,11 +12,13 @@ use std::path::Path;
 use disk_layout::gpt::{Geometry, Gpt};
 use disk_layout::{BootCounter, PartitionRole, SlotName, UkiName, Version};
 use qemu_tests::write_log::{Act, Piece, WriteLog, Written};
-use qemu_tests::{Guest, Setup, Shop, Web};
+use qemu_tests::{Guest, Setup, Shop, WAYS, Web};
 use update_agent::esp::fat::Volume;
 use update_agent::slots::Slots;
 use update_agent::target::{Area, Target};
 use update_agent::verity;
+
+use super::update::came;
 
 /// Disks that are looked at.
 const STATES: usize = 240;
@@ -211,10 +213,25 @@ fn wait_for_boot_of(host: &mut Guest, version: &str, slot: SlotName) {
 
 #[test]
 #[ignore = "many states: scripts/test-long"]
-fn every_cut_of_a_real_update_boots_the_old_or_the_new_version() {
+fn every_cut_of_a_real_update_in_full_boots_the_old_or_the_new_version() {
+    every_cut_boots_the_old_or_the_new_version(WAYS[0]);
+}
+
+#[test]
+#[ignore = "many states: scripts/test-long"]
+fn every_cut_of_a_real_update_by_chunks_boots_the_old_or_the_new_version() {
+    every_cut_boots_the_old_or_the_new_version(WAYS[1]);
+}
+
+#[test]
+#[ignore = "many states: scripts/test-long"]
+fn every_cut_of_a_real_update_by_patch_boots_the_old_or_the_new_version() {
+    every_cut_boots_the_old_or_the_new_version(WAYS[2]);
+}
+
+fn every_cut_boots_the_old_or_the_new_version(way: &str) {
     let shop = Shop::new();
-    let image_path = shop.build("1.0", "");
-    shop.release("1.1", "");
+    let image_path = shop.two_releases(way);
     let releases = ["1.0", "1.1"].map(|version| Release::read(&shop, version));
     let web = Web::serve(Path::new(&shop.path("repo")));
     let data = web.user_data("");
@@ -226,6 +243,7 @@ fn every_cut_of_a_real_update_boots_the_old_or_the_new_version() {
     wait_for_boot_of(&mut host, "1.1", SlotName::B);
     host.wait_for_ssh();
     host.eventually("sudo update-agent history | grep -q 'good.*1.1'");
+    came(&host, way);
     host.ok("sync");
     host.cut_power();
 
