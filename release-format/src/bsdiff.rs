@@ -11,8 +11,8 @@
 //! Control is triples: varint, so many bytes are old ones plus differences; varint, so many are new; signed, so many bytes further, from the
 //! end of the old bytes used, the next ones begin.
 
+use crate::frames::{Misfit, unzstd};
 use crate::limits::MAX_CONTROL;
-use crate::patch_apply::unzstd;
 use crate::reader::{Reader, put_signed, put_varint};
 
 const WHAT: &str = "patch";
@@ -61,27 +61,54 @@ impl Difference {
     }
 }
 
-/// Makes `output` of `source` and a payload; none when they do not fit.
-pub fn apply(source: &[u8], payload: &[u8], output: &mut [u8]) -> Option<()> {
-    let mut reader = Reader::new(WHAT, payload);
-    let control_len = reader.varint().ok().filter(|len| *len <= MAX_CONTROL)?;
-    let control_frame = reader.varint().ok()?;
-    let difference_frame = reader.varint().ok()?;
-    let control = stream(usize::try_from(control_len).ok()?, reader.bytes(control_frame).ok()?)?;
+/// Makes `output` of `source` and a payload.
+pub fn apply(source: &[u8], payload: &[u8], output: &mut [u8]) -> Result<(), Misfit> {
+    let Frames { control_len, control, differences, new } = Frames::read(payload).ok_or(Misfit::Wrong)?;
+    let control = stream(control_len, control)?;
+    let (adds, inserts) = sums(&control).filter(|(adds, inserts)| adds.checked_add(*inserts) == Some(output.len())).ok_or(Misfit::Wrong)?;
+    let (differences, new) = (stream(adds, differences)?, stream(inserts, new)?);
+    combine(source, &control, (&differences, &new), output).ok_or(Misfit::Wrong)
+}
+
+/// The frames of a payload.
+struct Frames<'a> {
+    control_len: usize,
+    control: &'a [u8],
+    differences: &'a [u8],
+    new: &'a [u8],
+}
+
+impl<'a> Frames<'a> {
+    fn read(payload: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader::new(WHAT, payload);
+        let control_len = reader.varint().ok().filter(|len| *len <= MAX_CONTROL)?;
+        let control = reader.varint().ok()?;
+        let differences = reader.varint().ok()?;
+        Some(Self {
+            control_len: usize::try_from(control_len).ok()?,
+            control: reader.bytes(control).ok()?,
+            differences: reader.bytes(differences).ok()?,
+            new: reader.rest(),
+        })
+    }
+}
+
+/// How many bytes all steps add differences to, and how many are new.
+fn sums(control: &[u8]) -> Option<(usize, usize)> {
     let (mut adds, mut inserts) = (0_u64, 0_u64);
-    let mut steps = Reader::new(WHAT, &control);
+    let mut steps = Reader::new(WHAT, control);
     while steps.end().is_err() {
         adds = adds.checked_add(steps.varint().ok()?)?;
         inserts = inserts.checked_add(steps.varint().ok()?)?;
         steps.signed().ok()?;
     }
-    if adds.checked_add(inserts)? != output.len() as u64 {
-        return None;
-    }
-    let differences = stream(usize::try_from(adds).ok()?, reader.bytes(difference_frame).ok()?)?;
-    let new = stream(usize::try_from(inserts).ok()?, reader.rest())?;
-    let (mut differences, mut new, mut rest, mut at) = (differences.as_slice(), new.as_slice(), output, 0_u64);
-    let mut steps = Reader::new(WHAT, &control);
+    Some((usize::try_from(adds).ok()?, usize::try_from(inserts).ok()?))
+}
+
+/// Takes all steps; `output` is as long as what they make.
+fn combine(source: &[u8], control: &[u8], (mut differences, mut new): (&[u8], &[u8]), output: &mut [u8]) -> Option<()> {
+    let (mut rest, mut at) = (output, 0_u64);
+    let mut steps = Reader::new(WHAT, control);
     while steps.end().is_err() {
         let (add, insert) = (usize::try_from(steps.varint().ok()?).ok()?, usize::try_from(steps.varint().ok()?).ok()?);
         let (difference, later) = differences.split_at_checked(add)?;
@@ -101,11 +128,12 @@ pub fn apply(source: &[u8], payload: &[u8], output: &mut [u8]) -> Option<()> {
     Some(())
 }
 
-fn stream(len: usize, frame: &[u8]) -> Option<Vec<u8>> {
+fn stream(len: usize, frame: &[u8]) -> Result<Vec<u8>, Misfit> {
     let mut bytes = vec![0; len];
-    if len == 0 {
-        return frame.is_empty().then_some(bytes);
+    match (len, frame.is_empty()) {
+        (0, true) => {}
+        (0, false) => return Err(Misfit::Wrong),
+        _ => unzstd(&mut bytes, frame)?,
     }
-    unzstd(&mut bytes, frame, &[])?;
-    Some(bytes)
+    Ok(bytes)
 }

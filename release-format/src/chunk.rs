@@ -1,9 +1,11 @@
 //! From a payload to verified bytes of the image, and back for the publisher.
 
-use zstd::bulk::{Compressor, Decompressor};
+use zstd::bulk::Compressor;
+use zstd::zstd_safe::DCtx;
 
 use crate::digest::{Digest, PayloadDigest};
 use crate::error::FormatError;
+use crate::frames::unzstd_with;
 use crate::index::PackIndex;
 use crate::limits::{BLOCK, CHUNK};
 use crate::map::{Chunk, ContentMap, Part};
@@ -110,13 +112,13 @@ const SIDE_STACK: usize = 256 << 10;
 
 /// One decompressor and the chunk that it fills.
 struct Lane {
-    zstd: Decompressor<'static>,
+    zstd: DCtx<'static>,
     buffer: Box<[u8]>,
 }
 
 impl Lane {
     fn new() -> Result<Self, FormatError> {
-        let zstd = Decompressor::new().map_err(|_| FormatError::Compression("decompressor"))?;
+        let zstd = DCtx::try_create().ok_or(FormatError::Compression("decompressor"))?;
         Ok(Self { zstd, buffer: vec![0; CHUNK as usize].into_boxed_slice() })
     }
 
@@ -138,11 +140,8 @@ impl Lane {
         let wrong = FormatError::PayloadCompression { chunk, len: place.len };
         let to = self.buffer.get_mut(..place.len as usize).ok_or(wrong.clone())?;
         match entry.operation {
-            // Into memory of exactly the chunk's size: a frame that holds more is an error.
-            Operation::Data => match self.zstd.decompress_to_buffer(payload, to) {
-                Ok(written) if written == place.len as usize => {}
-                _ => return Err(wrong),
-            },
+            Operation::Data => unzstd_with(&mut self.zstd, to, payload)
+                .map_err(|misfit| misfit.error(|| format!("the payload of chunk {chunk}"), wrong))?,
             Operation::Raw if payload.len() == to.len() => to.copy_from_slice(payload),
             Operation::Zero => to.fill(0),
             Operation::Raw | Operation::Copy | Operation::Zpatch | Operation::Bsdiff => return Err(wrong),
@@ -402,7 +401,7 @@ mod tests {
     fn a_publisher_cannot_make_a_chunk_unfold_or_differ() {
         let zstd = |bytes: &[u8]| zstd::bulk::compress(bytes, 19).unwrap();
         let wrong = FormatError::PayloadCompression { chunk: 0, len: 8192 };
-        assert_eq!(with_payload(Operation::Data, &zstd(&vec![0; 64 << 20])), Err(wrong.clone()), "a bomb");
+        assert_eq!(with_payload(Operation::Data, &zstd(&vec![0; 64 << 20])).unwrap_err().kind(), "decompression-bomb");
         assert_eq!(with_payload(Operation::Data, &zstd(&[1; 8191])), Err(wrong.clone()), "too short");
         assert_eq!(with_payload(Operation::Data, b"no zstd"), Err(wrong));
         assert_eq!(with_payload(Operation::Data, &zstd(&[1; 8192])), Err(FormatError::ChunkDigest { chunk: 0 }));

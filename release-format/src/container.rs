@@ -7,6 +7,7 @@
 //! | 10 | 2 | flags, 0 |
 //! | 12 | 4 | bytes of the body, uncompressed |
 
+use crate::frames::{unzstd, unzstd_after};
 use crate::reader::Reader;
 use crate::{FormatError, limits};
 
@@ -53,11 +54,8 @@ pub fn unwrap(what: &'static str, magic: [u8; 8], bytes: &[u8], limit: u64) -> R
     }
     let frame = bytes.get(limits::HEADER..).unwrap_or_default();
     let mut body = vec![0; len as usize];
-    // In one call, into memory of the stated size: whatever the frame claims, no more is allocated.
-    match zstd::bulk::decompress_to_buffer(frame, body.as_mut_slice()) {
-        Ok(written) if written == body.len() => Ok(body),
-        _ => Err(FormatError::Compression(what)),
-    }
+    unzstd(&mut body, frame).map_err(|misfit| misfit.error(|| what.to_owned(), FormatError::Compression(what)))?;
+    Ok(body)
 }
 
 /// A body that was compressed with an earlier one as its prefix.
@@ -66,6 +64,6 @@ pub fn unpatch(what: &'static str, earlier: &[u8], frame: &[u8], len: u32, limit
         return Err(FormatError::BodyTooLarge { what, len: u64::from(len), limit });
     }
     let mut body = vec![0; len as usize];
-    crate::patch_apply::unzstd(&mut body, frame, earlier).ok_or(FormatError::Compression(what))?;
+    unzstd_after(earlier, &mut body, frame).map_err(|misfit| misfit.error(|| what.to_owned(), FormatError::Compression(what)))?;
     Ok(body)
 }

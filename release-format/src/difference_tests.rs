@@ -72,7 +72,8 @@ fn a_difference_gives_the_map_and_the_entries_that_are_lacking() {
 fn each_kind_of_bad_difference_has_its_own_error() {
     assert_eq!(with(|_| ()), "right");
     assert_eq!(with(|parts| parts.map.source = Digest::of(b"other")), "patch-source");
-    assert_eq!(with(|parts| parts.map.len -= 1), "body-compression");
+    assert_eq!(with(|parts| parts.map.len -= 1), "decompression-bomb");
+    assert_eq!(with(|parts| parts.map.len += 1), "body-compression");
     assert_eq!(with(|parts| parts.map.len = u32::MAX), "body-too-large");
     assert_eq!(with(|parts| parts.map.frame = zstd::bulk::compress(&vec![0; parts.map.len as usize], 3).unwrap()), "patch-map");
     assert_eq!(with(|parts| parts.map.frame.truncate(7)), "body-compression");
@@ -130,11 +131,11 @@ fn a_difference_that_does_not_belong_to_both_releases_is_refused() {
 #[test]
 fn bombs_do_not_unfold() {
     let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 19).unwrap();
-    assert_eq!(with(|parts| parts.map.frame = bomb.clone()), "body-compression");
+    assert_eq!(with(|parts| parts.map.frame = bomb.clone()), "decompression-bomb");
     let mut file = container::header(MAGIC, 1000).to_vec();
     file.extend(bomb);
     let (old, new) = pair();
-    assert_eq!(decode(&file, &old, &new).unwrap_err().kind(), "body-compression");
+    assert_eq!(decode(&file, &old, &new).unwrap_err().kind(), "decompression-bomb");
 }
 
 /// Files of few different bodies, so that releases have some in common.

@@ -96,6 +96,9 @@ pub enum FormatError {
     /// A body that does not decompress to exactly the stated size.
     #[error("the {0} does not decompress to the size that it states")]
     Compression(&'static str),
+    /// A frame with more in it than it says or than there is room for.
+    #[error("{0} decompresses to more bytes than it should")]
+    Bomb(String),
     /// A number with a spelling that is not the shortest, or over 64 bits.
     #[error("the {0} has a number that is not spelled as it must be")]
     Number(&'static str),
@@ -244,11 +247,25 @@ pub enum FormatError {
     /// The content map that a patch or a difference makes is not the release's.
     #[error("what comes out is not the content map of the release")]
     PatchMap,
-    /// An operation that makes chunks that are not there, or none, or not in order.
-    #[error("operation {operation} of the patch makes chunks that cannot be")]
-    PatchChunks {
+    /// An operation that makes no chunks, or a run of none.
+    #[error("operation {operation} of the patch makes no chunks")]
+    ChunksNone {
         /// Its number.
         operation: u32,
+    },
+    /// An operation that makes chunks that are not there.
+    #[error("operation {operation} of the patch makes chunks that the release has not")]
+    ChunksRange {
+        /// Its number.
+        operation: u32,
+    },
+    /// An operation that makes a chunk that is made already.
+    #[error("operation {operation} of the patch makes chunk {chunk}, which is made already")]
+    ChunksOverlap {
+        /// Its number.
+        operation: u32,
+        /// The chunk's number.
+        chunk: u32,
     },
     /// An operation that takes bytes that the earlier release does not have.
     #[error("operation {operation} of the patch takes bytes that are not there")]
@@ -348,6 +365,7 @@ impl FormatError {
             Self::Trailing { .. } => "format-trailing",
             Self::BodyTooLarge { .. } => "body-too-large",
             Self::Compression(_) => "body-compression",
+            Self::Bomb(_) => "decompression-bomb",
             Self::Number(_) => "format-number",
             Self::TooMany { .. } => "format-too-many",
             Self::Unit { .. } => "map-unit",
@@ -370,7 +388,9 @@ impl FormatError {
             Self::NoChunk(_) => "chunk-unknown",
             Self::PatchSource => "patch-source",
             Self::PatchMap => "patch-map",
-            Self::PatchChunks { .. } => "patch-chunks",
+            Self::ChunksNone { .. } => "chunks-none",
+            Self::ChunksRange { .. } => "chunks-range",
+            Self::ChunksOverlap { .. } => "chunks-overlap",
             Self::SourceRange { .. } => "source-range",
             Self::SourceWindow { .. } => "source-window",
             Self::OutputWindow { .. } => "output-window",

@@ -330,7 +330,8 @@ impl KernelPatch {
         let range = usize::try_from(piece.from).ok().zip(usize::try_from(piece.from.saturating_add(piece.from_len)).ok());
         let source = range.and_then(|(from, end)| old.get(from..end)).ok_or_else(wrong)?;
         let mut output = vec![0; usize::try_from(piece.len).unwrap_or(0)];
-        make(piece.operation, source, &piece.payload, &mut output).ok_or_else(wrong)?;
+        make(piece.operation, source, &piece.payload, &mut output)
+            .map_err(|misfit| misfit.error(|| format!("piece {number} of the kernel patch"), wrong()))?;
         Ok(output)
     }
 }

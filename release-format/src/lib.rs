@@ -25,6 +25,7 @@ mod difference;
 mod digest;
 mod entries;
 mod error;
+mod frames;
 mod index;
 pub mod kernel;
 pub mod limits;

@@ -124,19 +124,21 @@ impl PatchTable {
         let (mut runs, mut next_chunk, mut ends, mut places) = (0_u64, 0_u64, [0_u64; 2], vec![0_u64; packs.len()]);
         for (number, code) in (0_u32..).zip(codes) {
             let operation = Operation::in_patch(code)?;
-            let bad_chunks = || FormatError::PatchChunks { operation: number };
             let mut chunks = Vec::new();
             for _ in 0..bounded(reader.varint()?, &mut runs)? {
-                let first = next_chunk.checked_add_signed(reader.signed()?).ok_or_else(bad_chunks)?;
+                let first = next_chunk.checked_add_signed(reader.signed()?);
                 let count = reader.varint()?;
-                next_chunk = first.saturating_add(count);
-                let run =
-                    u32::try_from(first).ok().zip(u32::try_from(count).ok()).filter(|_| count > 0 && next_chunk <= u64::from(u32::MAX));
-                let (first, count) = run.ok_or_else(bad_chunks)?;
+                if count == 0 {
+                    return Err(FormatError::ChunksNone { operation: number });
+                }
+                let run = first.and_then(|first| u32::try_from(first).ok()).zip(u32::try_from(count).ok());
+                let run = run.filter(|(first, count)| first.checked_add(*count).is_some());
+                let (first, count) = run.ok_or(FormatError::ChunksRange { operation: number })?;
+                next_chunk = u64::from(first) + u64::from(count);
                 chunks.push(ChunkRun { first, count });
             }
             if chunks.is_empty() {
-                return Err(bad_chunks());
+                return Err(FormatError::ChunksNone { operation: number });
             }
             let mut sources = Vec::new();
             for _ in 0..bounded(reader.varint()?, &mut runs)? {
@@ -217,8 +219,10 @@ impl PatchTable {
         let mut made = vec![false; map.chunk_count() as usize];
         for (number, operation) in (0_u32..).zip(&self.operations) {
             for chunk in operation.numbers() {
-                let free = made.get_mut(chunk as usize).filter(|made| !**made);
-                *free.ok_or(FormatError::PatchChunks { operation: number })? = true;
+                let made = made.get_mut(chunk as usize).ok_or(FormatError::ChunksRange { operation: number })?;
+                if std::mem::replace(made, true) {
+                    return Err(FormatError::ChunksOverlap { operation: number, chunk });
+                }
             }
             for run in &operation.sources {
                 let size = if run.part == Part::Root { earlier.root_size() } else { earlier.uki_size() };

@@ -1,11 +1,10 @@
 //! Operations of patches: from a payload and old bytes to verified chunks.
 
-use zstd::zstd_safe::DCtx;
-
 use crate::bsdiff;
 use crate::chunk::{ChunkDecoder, Write};
 use crate::digest::{Digest, PayloadDigest};
 use crate::error::FormatError;
+use crate::frames::{Misfit, unzstd, unzstd_after};
 use crate::limits::{MAX_OUTPUT, MAX_SOURCE};
 use crate::map::{ContentMap, Part};
 use crate::operation::Operation;
@@ -38,7 +37,7 @@ impl PatchDecoder {
         read: &mut ReadOld<'_, E>,
         write: &mut WriteNew<'_, E>,
     ) -> Result<(), E> {
-        let operation = table.operations.get(number as usize).ok_or(FormatError::PatchChunks { operation: number })?;
+        let operation = table.operations.get(number as usize).ok_or(FormatError::ChunksNone { operation: number })?;
         let wrong_payload = || FormatError::PatchPayload { operation: number, len: payload.len() as u64 };
         if payload.len() != operation.len as usize {
             return Err(wrong_payload().into());
@@ -67,9 +66,12 @@ impl PatchDecoder {
         }
         self.output.clear();
         self.output.resize(usize::try_from(output_len).unwrap_or(0), 0);
-        make(operation.operation, &self.source, payload, &mut self.output).ok_or_else(|| match operation.operation {
-            Operation::Bsdiff => FormatError::PatchStreams { operation: number },
-            _ => wrong_payload(),
+        make(operation.operation, &self.source, payload, &mut self.output).map_err(|misfit| {
+            let wrong = match operation.operation {
+                Operation::Bsdiff => FormatError::PatchStreams { operation: number },
+                _ => wrong_payload(),
+            };
+            misfit.error(|| format!("the payload of operation {number} of the patch"), wrong)
         })?;
         let mut rest = self.output.as_slice();
         let mut right = Vec::new();
@@ -89,27 +91,19 @@ impl PatchDecoder {
     }
 }
 
-/// Does one operation into memory of exactly the size of what it makes; none when source, payload and size do not fit.
-pub fn make(operation: Operation, source: &[u8], payload: &[u8], output: &mut [u8]) -> Option<()> {
+/// Does one operation into memory of exactly the size of what it makes.
+pub fn make(operation: Operation, source: &[u8], payload: &[u8], output: &mut [u8]) -> Result<(), Misfit> {
     match operation {
         Operation::Zero => {
             output.fill(0);
-            Some(())
+            Ok(())
         }
         Operation::Copy | Operation::Raw => {
             let from = if operation == Operation::Copy { source } else { payload };
-            (from.len() == output.len()).then(|| output.copy_from_slice(from))
+            (from.len() == output.len()).then(|| output.copy_from_slice(from)).ok_or(Misfit::Wrong)
         }
-        Operation::Data => unzstd(output, payload, &[]),
-        Operation::Zpatch => unzstd(output, payload, source),
+        Operation::Data => unzstd(output, payload),
+        Operation::Zpatch => unzstd_after(source, output, payload),
         Operation::Bsdiff => bsdiff::apply(source, payload, output),
     }
-}
-
-/// Decompresses one frame into memory of exactly its size, with `prefix` before it.
-pub fn unzstd(to: &mut [u8], frame: &[u8], prefix: &[u8]) -> Option<()> {
-    let mut context = DCtx::try_create()?;
-    context.ref_prefix(prefix).ok()?;
-    let written = context.decompress(to, frame).ok()?;
-    (written == to.len()).then_some(())
 }

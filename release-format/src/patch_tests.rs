@@ -2,6 +2,7 @@ use super::*;
 use crate::bsdiff::{Difference, Step};
 use crate::chunk::ChunkDecoder;
 use crate::digest::Digest;
+use crate::frames::Misfit;
 use crate::local::LocalChunks;
 use crate::patch_apply::PatchDecoder;
 use crate::testing::{self, Sample, prefixed};
@@ -138,12 +139,13 @@ fn each_kind_of_bad_patch_has_its_own_error() {
     let wide = |made: &mut Made| made.table.operations[0].sources = vec![SourceRun { part: Part::Root, offset: 0, len: 4096 }; 5000];
     assert_eq!(with(|_| ()), "applied");
     assert_eq!(with(|made| made.table.map.source = Digest::of(b"other")), "patch-source");
-    assert_eq!(with(|made| made.table.map.len -= 1), "body-compression");
+    assert_eq!(with(|made| made.table.map.len -= 1), "decompression-bomb");
+    assert_eq!(with(|made| made.table.map.len += 1), "body-compression");
     assert_eq!(with(|made| made.table.map.len = u32::MAX), "body-too-large");
     assert_eq!(with(|made| made.table.map.frame = zstd::bulk::compress(&vec![0; made.table.map.len as usize], 3).unwrap()), "patch-map");
-    assert_eq!(with(|made| made.table.operations[0].chunks[0].first = 999), "patch-chunks");
-    assert_eq!(with(|made| made.table.operations[0].chunks[0].count = 0), "patch-chunks");
-    assert_eq!(with(|made| made.table.operations[0].chunks.clear()), "patch-chunks");
+    assert_eq!(with(|made| made.table.operations[0].chunks[0].first = 999), "chunks-range");
+    assert_eq!(with(|made| made.table.operations[0].chunks[0].count = 0), "chunks-none");
+    assert_eq!(with(|made| made.table.operations[0].chunks.clear()), "chunks-none");
     assert_eq!(with(|made| made.table.operations[0].sources[0] = far), "source-range");
     assert_eq!(with(|made| made.table.operations[0].sources[0].len = 0), "source-range");
     assert_eq!(with(|made| made.table.operations[0].source_digest = PayloadDigest::of(b"other")), "source-digest");
@@ -154,7 +156,7 @@ fn each_kind_of_bad_patch_has_its_own_error() {
     assert_eq!(with(|made| made.packs[0].size = 5), "patch-payload");
     assert_eq!(with(|made| made.packs.truncate(1)), "patch-payload");
     assert_eq!(with(|made| made.table.operations[0].offset = u64::MAX), "patch-payload");
-    assert_eq!(with(|made| made.table.operations[1].chunks = made.table.operations[0].chunks.clone()), "patch-chunks");
+    assert_eq!(with(|made| made.table.operations[1].chunks = made.table.operations[0].chunks.clone()), "chunks-overlap");
     assert_eq!(with(|made| repay(made, 0, b"no zstd".to_vec())), "patch-payload");
     assert_eq!(with(|made| repay(made, 1, b"no streams".to_vec())), "patch-streams");
     let other = |made: &mut Made| repay(made, 2, zstd::bulk::compress(&[3; 3], 3).unwrap()[..].to_vec());
@@ -175,11 +177,11 @@ fn operations_may_come_in_any_order() {
 #[test]
 fn bombs_do_not_unfold() {
     let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 19).unwrap();
-    assert_eq!(with(|made| repay(made, 0, bomb.clone())), "patch-payload");
+    assert_eq!(with(|made| repay(made, 0, bomb.clone())), "decompression-bomb");
     // Each of the three streams has bytes, so that each can be the bomb; with none of them it is but another file that comes out.
     let steps = vec![Step { add: 20_000, insert: 10_000, seek: 0 }];
     let streams = Difference { steps, differences: vec![0; 20_000], new: vec![1; 10_000] };
-    for (bombed, kind) in [(0, "patch-streams"), (1, "patch-streams"), (2, "patch-streams"), (3, "chunk-digest")] {
+    for (bombed, kind) in [(0, "decompression-bomb"), (1, "decompression-bomb"), (2, "decompression-bomb"), (3, "chunk-digest")] {
         let mut stream = 0..;
         let compress = |bytes: &[u8]| if stream.next() == Some(bombed) { Some(bomb.clone()) } else { zstd::bulk::compress(bytes, 3).ok() };
         let payload = streams.encode(compress).unwrap();
@@ -205,10 +207,11 @@ fn differences_that_reach_out_of_the_old_bytes_are_refused() {
         Step { add: 29_999, insert: 1, seek: 1 << 40 },
         Step { add: u64::MAX, insert: 2, seek: -5 },
     ] {
-        let streams = Difference { steps: vec![step, Step { add: 0, insert: 0, seek: 0 }], differences: vec![1; 30_000], new: vec![1] };
+        let (differences, new) = (vec![1; step.add.min(30_000) as usize], vec![1; step.insert as usize]);
+        let streams = Difference { steps: vec![step, Step { add: 0, insert: 0, seek: 0 }], differences, new };
         let payload = streams.encode(|bytes| zstd::bulk::compress(bytes, 3).ok()).unwrap();
         let mut output = vec![0; 30_000];
-        assert_eq!(crate::bsdiff::apply(&[1; 100], &payload, &mut output), None, "{step:?}");
+        assert_eq!(crate::bsdiff::apply(&[1; 100], &payload, &mut output), Err(Misfit::Wrong), "{step:?}");
     }
 }
 

@@ -7,6 +7,7 @@ use daemon_socket::{Metrics, label, labels};
 use serde::{Deserialize, Serialize};
 
 use crate::download::{Taken, Way};
+use crate::state::Came;
 
 /// The states. Their names are documented and stable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,8 +98,8 @@ pub struct Status {
     pub target: Option<String>,
     /// Bytes received, and of how many.
     pub progress: Option<(u64, u64)>,
-    /// Which way the last update came, and what it took.
-    pub way: Option<Taken>,
+    /// Which way the last update came, and what it took; the reboot into it included.
+    pub way: Option<Came>,
     /// Why the target waits, or what is newer than one that waits for the reboot; by its stable name.
     pub wait: Option<String>,
     /// When the wait may be over by itself, in seconds since 1970.
@@ -177,7 +178,7 @@ impl Status {
             let _ = writeln!(text, "progress: {} of {} MiB ({percent} %)", received >> 20, of >> 20);
         }
         if let Some(way) = &self.way {
-            let _ = writeln!(text, "came:     {}", way.render());
+            let _ = writeln!(text, "came:     {} {}", way.version, way.taken.render());
         }
         if !self.why.is_empty() {
             let _ = writeln!(text, "why:      {}", self.why);
@@ -222,6 +223,14 @@ impl Status {
         metrics.plain("fallbacks_total", "counter", "Pieces of updates that came another way than planned.", self.counters.fallbacks);
         let ways: Vec<_> = Way::ALL.iter().zip(self.counters.ways).map(|(way, count)| (label("way", way.as_str()), count)).collect();
         metrics.metric("way_total", "counter", "Updates by the way that they came.", &ways);
+        if let Some(Came { version, taken }) = &self.way {
+            // A host reboots into what it installed, often at once: nobody may have seen the counters.
+            let came = labels(&[("version", version), ("way", taken.way.as_str())]);
+            metrics.metric("last_way", "gauge", "Which way the last update came.", &[(came, 1)]);
+            metrics.plain("last_received_bytes", "gauge", "Bytes received for the last update.", taken.received);
+            metrics.plain("last_saved_bytes", "gauge", "Bytes that the last update did not have to fetch.", taken.saved());
+            metrics.plain("last_fallbacks", "gauge", "Pieces of the last update that came another way than planned.", taken.fallbacks);
+        }
         metrics.plain("last_check_timestamp_seconds", "gauge", "When metadata was last fetched and verified.", self.checked.unwrap_or(0));
         if let Some(error) = &self.error {
             metrics.metric(

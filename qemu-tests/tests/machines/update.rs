@@ -285,13 +285,13 @@ fn survives_power_cuts(way: &str) {
     }
     host.wait_for("garboard: boot-complete version=1.1 slot=b");
     runs(&mut host, "1.1", "b");
-    came(&host, way);
+    came(&host, "1.1", way);
 }
 
-/// That the last update came that way.
-pub(crate) fn came(host: &Guest, way: &str) {
+/// That the last update is of this version, and came that way.
+pub(crate) fn came(host: &Guest, version: &str, way: &str) {
     let said = host.ok("sudo update-agent status");
-    assert!(said.contains(&format!("came:     {way}")), "{said}");
+    assert!(said.contains(&format!("came:     {version} {way}: ")), "{said}");
     eprintln!("{}", said.lines().find(|line| line.starts_with("came:")).unwrap_or_default());
 }
 
@@ -316,7 +316,7 @@ fn twenty_updates_in_a_row() {
         host.wait_for(&format!("garboard: boot-complete version={version} slot={slot}"));
         runs(&mut host, &version, slot);
         host.eventually(&format!("sudo update-agent history | grep -q 'good.*{version} '"));
-        came(&host, "by patch");
+        came(&host, &version, "by patch");
     }
     assert_eq!(host.ok("sudo ls /media/state/garboard/update/uki | wc -l"), "4", "two copies with their records");
 }

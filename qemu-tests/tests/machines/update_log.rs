@@ -243,7 +243,7 @@ fn every_cut_boots_the_old_or_the_new_version(way: &str) {
     wait_for_boot_of(&mut host, "1.1", SlotName::B);
     host.wait_for_ssh();
     host.eventually("sudo update-agent history | grep -q 'good.*1.1'");
-    came(&host, way);
+    came(&host, "1.1", way);
     host.ok("sync");
     host.cut_power();
 

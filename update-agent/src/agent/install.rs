@@ -17,7 +17,7 @@ use crate::fetch::Source;
 use crate::fetch::bundle::Bundle;
 use crate::recovery::{Copies, Standing};
 use crate::slots::{Content, SlotError, Slots};
-use crate::state::{Fate, Journal, Phase, State, StateError};
+use crate::state::{Came, Fate, Journal, Phase, State, StateError};
 use crate::status::{AgentState, Status};
 use crate::target::{Area, Target};
 use crate::trust::Wanted;
@@ -169,11 +169,13 @@ impl Agent {
         self.status.counters.updates += 1;
         let way = taken.as_ref().map_or_else(String::new, |taken| format!(", {}", taken.render()));
         self.event("installed", version.as_str(), &format!("into slot {}, over version {running}{way}", journal.slot))?;
-        if let Some(taken) = taken {
+        if let Some(taken) = &taken {
             eprintln!("update-agent: version {version} came {}", taken.render());
-            self.status.counters.count(&taken);
-            self.status.way = Some(taken);
+            self.status.counters.count(taken);
         }
+        self.status.way = taken.map(|taken| Came { version: version.to_string(), taken });
+        let came = self.status.way.clone();
+        self.state.change_versions(|versions| versions.came = came)?;
         self.say(AgentState::PendingReboot, Some(&version), in_place(&version));
         self.need_reboot(&version);
         Ok(())

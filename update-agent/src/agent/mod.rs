@@ -191,6 +191,7 @@ impl Agent {
         self.status.server = self.settings.server.as_ref().map_or_else(String::new, ToString::to_string);
         self.status.settings_problems = self.settings.problems.clone();
         self.status.pin = self.state.policy()?.pin;
+        self.status.way = self.state.versions()?.came;
         let slots = Slots::read(&*self.target)?;
         let hash_of = |version: &Version| {
             [SlotName::A, SlotName::B].into_iter().find_map(|slot| match slots.get(slot) {

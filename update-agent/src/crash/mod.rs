@@ -6,7 +6,7 @@ pub mod boot;
 pub mod disk;
 pub mod fat_esp;
 pub mod fixture;
-mod replay;
+pub mod replay;
 mod tests;
 
 /// Whether everything is looked at and not a sample: set by `scripts/test-long`.

@@ -40,7 +40,7 @@ async fn a_host_two_releases_behind_fetches_the_difference_and_neither_map_nor_i
     let mut agent = world.machine.agent(&world.server.url);
     assert_eq!(agent.update(&asked()).await.unwrap().unwrap().as_str(), "1.2");
     assert_eq!(world.machine.boots(), "1.2");
-    let taken = agent.status.way.clone().unwrap();
+    let taken = agent.status.way.clone().unwrap().taken;
     assert_eq!((taken.way, taken.fallbacks, asked_for(&world)), (Way::Chunks, 0, [1, 0, 0]), "{taken:?}");
     // Four chunks of the root and the head of the UKI.
     let sent = world.server.shared.lock().unwrap().sent;

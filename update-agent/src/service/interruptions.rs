@@ -84,7 +84,7 @@ async fn killed_often(world: &World, ending: &str, way: Way, fallbacks: u64) {
         tokio::select! {
             result = agent.update(&wish) => {
                 assert_eq!(result.unwrap().unwrap().as_str(), "1.1");
-                let taken = agent.status.way.clone().unwrap();
+                let taken = agent.status.way.clone().unwrap().taken;
                 assert_eq!((taken.way, taken.fallbacks), (way, fallbacks), "{taken:?}");
                 break;
             }

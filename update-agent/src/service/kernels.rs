@@ -66,7 +66,7 @@ async fn updated(world: &World, here: &Here) -> (Taken, u64) {
     let kept = std::fs::read(world.machine.state().uki_path(&"1.1".parse().unwrap())).unwrap();
     assert!(kept == world.new.uki);
     let sent = world.server.shared.lock().unwrap().sent;
-    (agent.status.way.clone().unwrap(), sent)
+    (agent.status.way.clone().unwrap().taken, sent)
 }
 
 /// The kernel patch of the repository.

@@ -16,7 +16,7 @@ pub async fn after(world: &World, damage: impl FnOnce(&World)) -> (Taken, u64) {
     agent.update(&asked()).await.unwrap();
     assert_eq!(world.machine.boots(), "1.1");
     let sent = world.server.shared.lock().unwrap().sent;
-    (agent.status.way.clone().unwrap(), sent)
+    (agent.status.way.clone().unwrap().taken, sent)
 }
 
 pub fn requests(world: &World, ending: &str) -> usize {
@@ -46,10 +46,18 @@ async fn only_what_the_running_version_does_not_have_is_fetched() {
     world.server.behave(Behaviour::default());
     let mut agent = world.machine.agent(&world.server.url);
     assert_eq!(agent.update(&asked()).await.unwrap().unwrap().as_str(), "1.2");
-    assert_eq!((agent.status.way.clone().unwrap().way, requests(&world, ".map")), (Way::Chunks, 0));
+    assert_eq!((agent.status.way.clone().unwrap().taken.way, requests(&world, ".map")), (Way::Chunks, 0));
     assert_eq!((requests(&world, ".difference"), requests(&world, ".index")), (1, 0));
     assert!(agent.status.metrics().contains("garboard_update_way_total{way=\"chunks\"} 1\n"));
-    assert!(agent.status.render().contains("came:     by chunks"), "{}", agent.status.render());
+    assert!(agent.status.render().contains("came:     1.2 by chunks"), "{}", agent.status.render());
+    // The one that comes up after the reboot says so too.
+    drop(agent);
+    world.machine.reboot();
+    let agent = world.machine.agent(&world.server.url);
+    assert!(agent.status.render().contains("came:     1.2 by chunks"), "{}", agent.status.render());
+    assert!(agent.status.metrics().contains("garboard_update_last_way{version=\"1.2\",way=\"chunks\"} 1\n"));
+    let saved = format!("garboard_update_last_saved_bytes {}\n", agent.status.way.as_ref().unwrap().taken.saved());
+    assert!(agent.status.metrics().contains(&saved), "{saved}");
     assert_eq!(world.machine.boots(), "1.2");
 }
 
@@ -193,7 +201,7 @@ async fn what_a_server_never_gives_does_not_hold_up_the_update_for_ever() {
         }
         agent.update(&asked()).await.unwrap();
         assert_eq!(world.machine.boots(), world.new.image.uki.version.as_str(), "{kind}");
-        let taken = agent.status.way.clone().unwrap();
+        let taken = agent.status.way.clone().unwrap().taken;
         assert_eq!(taken.way, Way::Chunks, "{kind}: {taken:?}");
         assert!(taken.fallbacks > 0 && taken.received < taken.full, "{kind}: {taken:?}");
         let metrics = agent.status.metrics();

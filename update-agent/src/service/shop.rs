@@ -87,7 +87,7 @@ impl Shop {
     }
 
     /// Changes the newest release's metadata, signed as if they were right.
-    fn replace_release(&self, change: impl FnOnce(&Repository, &mut release_format::Release) + Send) {
+    pub fn replace_release(&self, change: impl FnOnce(&Repository, &mut release_format::Release) + Send) {
         let replace = || {
             let mut repository = Repository::open(&self.repository(), &self.keys).unwrap();
             let mut channels = repository.channels();

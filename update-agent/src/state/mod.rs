@@ -28,7 +28,7 @@ use crate::recovery::Standing;
 use crate::verity::hex;
 
 pub use layout::Migration;
-pub use records::{Event, Fate, Journal, Phase, Policy, Verdict, Versions};
+pub use records::{Came, Event, Fate, Journal, Phase, Policy, Verdict, Versions};
 pub use ukis::digest_of;
 
 /// Version of the layout of these files.

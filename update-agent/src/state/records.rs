@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use release_format::{Digest, ObjectRef, StateFloor};
 use serde::{Deserialize, Serialize};
 
-use crate::download::Position;
+use crate::download::{Position, Taken};
 
 /// An update from its beginning to the reboot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +73,19 @@ pub struct Versions {
     /// What versions of both slots that have run read and have changed for good, by root hash.
     #[serde(default)]
     pub floors: BTreeMap<String, StateFloor>,
+    /// Which way the last update came, unless it was a bundle.
+    #[serde(default)]
+    pub came: Option<Came>,
+}
+
+/// Which way an update came.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Came {
+    /// Its version.
+    pub version: String,
+    /// What it took.
+    #[serde(flatten)]
+    pub taken: Taken,
 }
 
 /// `policy.json`.
