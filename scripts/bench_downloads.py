@@ -6,7 +6,7 @@ import re
 import shutil
 
 from bench_common import GARBOARD, MIB, OUT, run, table
-from bench_releases import build, field, older, packages
+from bench_releases import build, older, with_one_package
 
 BLOCK = 4096
 
@@ -23,16 +23,6 @@ def files_of(directory, version):
             out.write(piece)
             left -= len(piece)
         out.write((release / "uki.efi").read_bytes())
-
-
-def with_one_library(old, new):
-    """The old lock with one package of the new one, the library that has the largest package; and its name."""
-    _, olds = packages(old)
-    head, news = packages(new)
-    changed = [name for name in olds if name.startswith("lib") and name in news and news[name] != olds[name]]
-    library = max(changed, key=lambda name: int(field("size", news[name])))
-    olds[library] = news[library]
-    return head + "".join(olds.values()), library
 
 
 def ours(directory, versions, unpatched=""):
@@ -52,6 +42,22 @@ def ours(directory, versions, unpatched=""):
     costs = result["published"][-1]["costs"]
     told = next(told for told in costs["chunks_from"] if told["version"] == versions[0])
     return told, told["cost"]["bytes"] + (told["difference"] or costs["map_and_index"])
+
+
+def rebuilt(directory, version, lock):
+    """Builds a version once more in another place and publishes it over what is published: bytes of all files of the repository that are others then."""
+    again, repo = directory / "again", directory / "repo"
+    again.mkdir()
+    build(again, version, lock)
+    shutil.rmtree(repo, ignore_errors=True)
+    shutil.copytree(directory / f"repo-{version}", repo)
+
+    def files():
+        return {file: hashlib.sha256(file.read_bytes()).digest() for file in repo.rglob("*") if file.is_file()}
+
+    before = files()
+    run(GARBOARD, "publish", again / version, "--repo", repo, "--channel", "stable", "--keys", directory / "keys")
+    return sum(file.stat().st_size for file, digest in files().items() if before.get(file) != digest)
 
 
 def xdelta3(directory, old, new):
@@ -112,7 +118,7 @@ def bench_downloads(_):
     run(GARBOARD, "keys", "init", "--dir", directory / "keys")
     new = build(directory, "1.1.0")
     old = older(new)
-    mixed, library = with_one_library(old, new)
+    mixed, library = with_one_package(old, new, "lib")
     for version, lock in [("1.0.0", old), ("1.0.0.1", old), ("1.0.1", mixed), ("1.0.1.1", mixed), ("1.1.0.1", new)]:
         build(directory, version, lock)
     for version in ["1.0.0", "1.0.1", "1.1.0"]:
@@ -151,8 +157,13 @@ def bench_downloads(_):
     kernel = rows("1.1.0", "1.0.1", {"`zstd -19 --patch-from`": zstd}, ("zstd", "0.75", "0.95"))
     one = rows("1.0.1", "1.0.0.1", {}, ("xdelta3", "0.80", "0.60"))
     raised, chunks = ours(directory, ["1.0.0", "1.0.0.1"])
+    again = rebuilt(directory, "1.0.0", old)
     most = f"at most {64 << 10:,}"
-    same = [row("only the version: by patch", raised["patch"], "", most), row("only the version: by chunks, with the difference", chunks, "", most)]
+    same = [
+        row("only the version: by patch", raised["patch"], "", most),
+        row("only the version: by chunks, with the difference", chunks, "", most),
+        ["the same version built and published again: files of the repository that are others, all together", f"{again:,}", "", f"at most {10 << 10:,}"],
+    ]
     return "\n".join([
         table("An update of `docker`: what the archives have of before, and what they have now, another kernel among them", head, kernel),
         table(f"The same with one library changed: {library}", head, one),

@@ -63,3 +63,13 @@ def older(lock):
         ])
 
     return head + "".join(before(name, block) for name, block in blocks.items())
+
+
+def with_one_package(old, new, prefix):
+    """The old lock with one package of the new one, of those with such a name that changed the one with the largest package; and its name."""
+    _, olds = packages(old)
+    head, news = packages(new)
+    changed = [name for name in olds if name.startswith(prefix) and name in news and news[name] != olds[name]]
+    chosen = max(changed, key=lambda name: int(field("size", news[name])))
+    olds[chosen] = news[chosen]
+    return head + "".join(olds.values()), chosen

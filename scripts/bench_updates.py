@@ -1,4 +1,4 @@
-"""What publishing an update takes, and what it takes a host to apply it, in full and by a patch."""
+"""What publishing an update takes, and what it takes a host to apply it, each way in which it may come."""
 
 import http.server
 import json
@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from bench_common import GARBOARD, HERE, MIB, OUT, measured, run, table
-from bench_releases import build, older
+from bench_releases import build, older, with_one_package
 
 MEMORY_LIMIT = 64 * MIB
 AGENT = "service::on_files::the_agent_on_files"
@@ -64,7 +64,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
                 piece = content.read(min(left, 256 << 10))
                 self.wfile.write(piece)
                 left -= len(piece)
-                if file.suffix in (".pack", ".patch", ".table", ".difference"):
+                if file.suffix in (".pack", ".patch", ".table", ".difference", ".index"):
                     self.server.sent += len(piece)
 
     def log_message(self, *_):
@@ -145,29 +145,35 @@ class Host:
 
 
 def bench_update(rounds):
-    """Publishing a release that is not the first, and what it takes the agent to install it: in full, and by a patch."""
+    """Publishing a release that is not the first, and what it takes the agent to install it: in full, by chunks, by a patch, and by a borrowed one."""
     directory = OUT / "update"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
     # No channel lists 0.9.0, so a host that runs it fetches all.
-    old = older(build(directory, "1.1.0"))
-    for version in ["0.9.0", "1.0.0"]:
-        build(directory, version, old)
+    new = build(directory, "1.1.0")
+    old = older(new)
+    between, package = with_one_package(old, new, "docker")
+    for version, lock in [("0.9.0", old), ("1.0.0", old), ("1.0.1", between)]:
+        build(directory, version, lock)
     run(GARBOARD, "keys", "init", "--dir", directory / "keys")
     repo = directory / "repo"
 
-    def publish(version, patches):
+    def publish(version, patches, repo):
         command = [GARBOARD, "publish", directory / version, "--repo", repo, "--channel", "stable", "--keys", directory / "keys"]
         run("/usr/bin/time", "-o", OUT / "time", "-f", "%e %U %S %M", *command, "--patches", patches)
         wall, user, system, peak = [float(figure) for figure in (OUT / "time").read_text().split()]
         return f"{wall:.1f} s ({user + system:.1f} s of processor time), {peak / 1024:.0f} MiB"
 
-    rows = [["`garboard publish` of `docker`: the first release", publish("1.0.0", 0), ""]]
-    shutil.copytree(repo, directory / "first")
-    rows.append(["`garboard publish` of `docker`: 1.1.0, without patches", publish("1.1.0", 0), "60 s, 1024 MiB"])
-    shutil.rmtree(repo)
-    (directory / "first").rename(repo)
-    rows.append(["`garboard publish` of `docker`: 1.1.0, with a patch from 1.0.0", publish("1.1.0", 1), "180 s, 1536 MiB"])
+    rows = [["`garboard publish` of `docker`: the first release", publish("1.0.0", 0, repo), ""]]
+    chunks_repo, borrowing_repo = directory / "repo-chunks", directory / "repo-borrowing"
+    for copy in [chunks_repo, borrowing_repo]:
+        shutil.copytree(repo, copy)
+    rows.append(["`garboard publish` of `docker`: 1.1.0, without patches", publish("1.1.0", 0, chunks_repo), "60 s, 1024 MiB"])
+    rows.append(["`garboard publish` of `docker`: 1.1.0, with a patch from 1.0.0", publish("1.1.0", 1, repo), "180 s, 1536 MiB"])
+    # Nobody lends what changed in it, so operations for 1.0.0 are made beside the patch.
+    publish("1.0.1", 0, borrowing_repo)
+    filled = f"`garboard publish` of `docker`: 1.1.0, with a patch from 1.0.1 ({package} is new there), and operations for {package} of 1.0.0"
+    rows.append([filled, publish("1.1.0", 1, borrowing_repo), "180 s, 1536 MiB"])
 
     parts = json.loads(next((directory / "1.1.0").glob("*.release/parts.json")).read_text())
     root = parts["root"]
@@ -179,10 +185,17 @@ def bench_update(rounds):
     run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names, "-keyout", key, "-out", directory / "cert.pem")
     key.write_text(key.read_text() + (directory / "cert.pem").read_text())
 
-    server = Repository(repo, key)
-    host, patched = [Host(directory / f"host-{old}", agent_program(), server.url, next((directory / old).glob("*.raw"))) for old in ["0.9.0", "1.0.0"]]
+    server, program = Repository(repo, key), agent_program()
+
+    def running(version, name, url):
+        return Host(directory / f"host-{name}", program, url, next((directory / version).glob("*.raw")))
+
+    host = running("0.9.0", "full", server.url)
+    # Each with its server, its runs, and how many bytes one took.
+    ways = {"a patch": server, "a patch of other versions' operations": Repository(borrowing_repo, key), "chunks": Repository(chunks_repo, key)}
+    sparing = {way: (running("1.0.0", f"sparing-{number}", from_.url), from_, []) for number, (way, from_) in enumerate(ways.items())}
     limit = MemoryLimit(MEMORY_LIMIT)
-    peer, free, held, by_patch = [], [], [], []
+    peer, free, held, sizes = [], [], [], {}
     for _ in range(rounds):
         (directory / "copy").unlink(missing_ok=True)
         run("sync")
@@ -194,12 +207,13 @@ def bench_update(rounds):
         if limit.directory:
             host.reset()
             held.append(host.update(limit))
-        patched.reset()
-        server.sent = 0
-        by_patch.append(patched.update(limit if limit.directory else None))
-        patch_bytes = server.sent
+        for way, (updated, from_, runs) in sparing.items():
+            updated.reset()
+            from_.sent = 0
+            runs.append(updated.update(limit if limit.directory else None))
+            sizes[way] = from_.sent
     limit.remove()
-    for updated in [host, patched]:
+    for updated in [host, *(updated for updated, _, _ in sparing.values())]:
         run(GARBOARD, "inspect", updated.directory / "disk.raw", "--verify")
 
     host.reset()
@@ -221,8 +235,13 @@ def bench_update(rounds):
         ["peak resident memory of that, file pages of the program included", f"{middle(held or free, 'peak_kib') / 1024:.1f} MiB", "64 MiB"],
         ["anonymous memory before and right after an update", f"{middle(free, 'idle_kib') / 1024:.1f}, {middle(free, 'after_kib') / 1024:.1f} MiB", ""],
         ["resident at rest, after an update, all counted", f"{middle(free, 'rest_kib') / 1024:.1f} MiB", "8 MiB"],
-        [f"update by a patch, {patch_bytes / MIB:.1f} MiB instead of {whole / MIB:.1f}, in a control group of 64 MiB", f"{middle(by_patch, 'update'):.2f} s", f"{2 * middle(free, 'update'):.2f} s"],
-        ["peak resident memory of that", f"{middle(by_patch, 'peak_kib') / 1024:.1f} MiB", "64 MiB"],
+    ]
+    for way, (_, _, runs) in sparing.items():
+        rows += [
+            [f"update by {way}, {sizes[way] / MIB:.1f} MiB instead of {whole / MIB:.1f}, in a control group of 64 MiB", f"{middle(runs, 'update'):.2f} s", f"{2 * middle(free, 'update'):.2f} s"],
+            ["peak resident memory of that", f"{middle(runs, 'peak_kib') / 1024:.1f} MiB", "64 MiB"],
+        ]
+    rows += [
         [f"a full update killed {kills} times: fetched twice for each", f"{again / MIB / max(kills, 1):.1f} MiB", "8 MiB"],
     ]
     return table(f"Updates of `docker`: medians of {rounds}", ["what", "is", "limit"], rows)
