@@ -69,15 +69,23 @@ async fn a_host_that_is_far_behind_finds_its_patch_in_the_list_for_such() {
 
 #[tokio::test]
 async fn without_that_list_it_fetches_chunks() {
-    type Damage = fn(&World);
-    let damages: [Damage; 3] = [
-        |world| world.shop.patches_in_a_list(Some(b"{\"format\": 2}")),
-        |world| world.shop.patches_in_a_list(Some(b"no list")),
-        |world| {
-            world.shop.patches_in_a_list(None);
-            world.shop.objects("json").iter().filter(|path| path.to_string_lossy().ends_with("older.json")).for_each(|path| {
-                std::fs::remove_file(path).unwrap();
-            });
+    let lists = |world: &World| {
+        world.shop.patches_in_a_list(None);
+        let lists: Vec<_> = world.shop.objects("json").into_iter().filter(|path| path.to_string_lossy().ends_with("older.json")).collect();
+        assert!(!lists.is_empty());
+        lists
+    };
+    let damages: [&dyn Fn(&World); 4] = [
+        &|world| world.shop.patches_in_a_list(Some(b"{\"format\": 2}")),
+        &|world| world.shop.patches_in_a_list(Some(b"no list")),
+        &|world| lists(world).iter().for_each(|path| std::fs::remove_file(path).unwrap()),
+        // What it should be, but for one byte.
+        &|world| {
+            for path in lists(world) {
+                let mut bytes = std::fs::read(&path).unwrap();
+                bytes[20] ^= 1;
+                std::fs::write(path, bytes).unwrap();
+            }
         },
     ];
     for damage in damages {

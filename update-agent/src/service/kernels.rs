@@ -141,7 +141,8 @@ async fn whatever_goes_wrong_with_a_kernel_patch_the_patch_pack_makes_the_kernel
     std::fs::write(&path, uki).unwrap();
     drop(prepared);
     let (taken, _) = updated(&world, &Here::default()).await;
-    assert!(!taken.kernel, "{taken:?}");
+    assert_eq!((taken.way, taken.kernel), (Way::Patch, false), "{taken:?}");
+    assert!(taken.fallbacks > 0, "{taken:?}");
 }
 
 /// Killed before, while, and after a kernel was rebuilt, it goes on; one that was put in place is not made again.
