@@ -133,14 +133,31 @@ impl Taken {
             Way::Full => "in full".to_owned(),
             Way::Patch | Way::Chunks => format!("by {}", self.way.as_str()),
         };
-        let mib = |bytes: u64| format!("{}.{} MiB", bytes >> 20, ((bytes & 0xf_ffff) * 10) >> 20);
-        let text = format!("{way}: {} received", mib(self.received));
-        let text = if self.way == Way::Full { text } else { format!("{text} instead of {}", mib(self.full)) };
+        let size = |bytes: u64| match bytes >> 20 {
+            0 => format!("{} KiB", bytes.div_ceil(1024)),
+            mib => format!("{mib}.{} MiB", ((bytes & 0xf_ffff) * 10) >> 20),
+        };
+        let text = format!("{way}: {} received", size(self.received));
+        let text = if self.way == Way::Full { text } else { format!("{text} instead of {}", size(self.full)) };
         let text = if self.kernel { format!("{text}, the kernel rebuilt") } else { text };
         match self.fallbacks {
             0 => text,
             1 => format!("{text}, one piece of it another way"),
             count => format!("{text}, {count} pieces of it another way"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_update_took_is_told_in_units_that_say_something() {
+        let taken = Taken { way: Way::Patch, received: 761, full: (163 << 20) + (1 << 19), ..Taken::default() };
+        assert_eq!(taken.render(), "by patch: 1 KiB received instead of 163.5 MiB");
+        let taken = Taken { received: 3 << 20, kernel: true, fallbacks: 2, ..taken };
+        assert_eq!(taken.render(), "by patch: 3.0 MiB received instead of 163.5 MiB, the kernel rebuilt, 2 pieces of it another way");
+        assert_eq!(Taken { received: 163 << 20, full: 163 << 20, ..Taken::default() }.render(), "in full: 163.0 MiB received");
     }
 }

@@ -35,7 +35,7 @@ async fn only_what_the_running_version_does_not_have_is_fetched() {
     // The running version's map, which nobody has left on state; of the new one's map and index what is beyond it.
     assert_eq!((requests(&world, ".map"), requests(&world, ".difference"), requests(&world, ".index")), (1, 1, 0));
     let events = world.machine.state().versions().unwrap().events;
-    assert!(events[0].detail.contains("by chunks: 0."), "{}", events[0].detail);
+    assert!(events[0].detail.contains(" KiB received instead of 4."), "{}", events[0].detail);
 
     // The next one finds the map where the last one left it.
     world.machine.reboot();
@@ -140,7 +140,7 @@ async fn by_patch_only_what_changed_is_fetched_and_neither_map_nor_index() {
     // The running version's map, which an update by this agent would have left on state.
     assert_eq!((requests(&world, ".map"), requests(&world, ".index"), requests(&world, ".pack")), (1, 0, 0));
     let text = world.machine.agent(&world.server.url).state.versions().unwrap().events[0].detail.clone();
-    assert!(text.contains("by patch: 0."), "{text}");
+    assert!(text.contains("by patch: "), "{text}");
 }
 
 #[tokio::test]
