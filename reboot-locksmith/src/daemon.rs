@@ -81,7 +81,6 @@ pub struct Daemon {
     journal: Journal,
     permission: Permission,
     drain: DrainTask,
-    extended: Seconds,
     pause: Option<(Seconds, String)>,
     failures: u32,
     reboot_failed: Option<String>,
@@ -152,7 +151,6 @@ impl Daemon {
             drain: DrainTask::new(paths.docker(), paths.hooks()),
             announce: watch::channel(false).0,
             shared: Arc::new(Mutex::new(status.clone())),
-            extended: 0,
             pause: None,
             failures: 0,
             reboot_failed: None,
@@ -274,7 +272,7 @@ impl Daemon {
         // Who is logged in is looked up only where it matters.
         let warned = matches!(self.journal.phase, Phase::Locking | Phase::Locked { .. }) && self.config.settings.warn > 0;
         let users = if warned { terminals(&self.paths.proc()).ok().map(|terminals| terminals.len()) } else { Some(0) };
-        let progress = Progress { work: self.drain.work(), reboot_failed, users, extended: self.extended };
+        let progress = Progress { work: self.drain.work(), reboot_failed, users };
         let news = self.permission.news();
         self.note_held(&news);
         let facts = self.facts(wanted, boot, news);
@@ -369,7 +367,6 @@ impl Daemon {
 
     /// Forgets that a reboot is about to come, also one that an earlier daemon of this boot announced.
     fn withdraw_announcement(&mut self) {
-        self.extended = 0;
         self.announce.send_replace(false);
         let _ = std::fs::remove_file(self.paths.pending());
     }

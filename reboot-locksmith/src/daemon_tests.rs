@@ -320,6 +320,34 @@ async fn what_is_asked_for_by_hand_is_done_and_forgotten() {
 }
 
 #[tokio::test]
+async fn users_put_a_reboot_off_up_to_a_bound_and_what_they_were_told_outlives_the_daemon() {
+    let machine = Machine::new();
+    machine.settings(r#"{"strategy": "reboot", "warn": "1h", "warn_extend": "20m"}"#);
+    machine.is_healthy("1.0");
+    let shell = machine.paths.proc().join("500");
+    fs::create_dir_all(&shell).unwrap();
+    fs::write(shell.join("stat"), "500 (bash) S 499 500 500 34818 500 4194304").unwrap();
+    let daemon = machine.start().await;
+    machine.ask(&Request::NeedReboot { reason: "try".into(), by: "ann".into() }).await;
+    let told = async || machine.status().await.gates.into_iter().find(|gate| gate.kind == "users")?.until;
+    machine.eventually("users are warned", async || told().await.is_some()).await;
+    let first = told().await.unwrap();
+    let extend = async |minutes: u64| machine.ask(&Request::Extend { seconds: minutes * 60 }).await.error.unwrap_or_default();
+    assert_eq!(extend(15).await, "");
+    assert!(extend(15).await.ends_with("it can be put off by no more than 5min"));
+    assert_eq!(extend(5).await, "");
+    assert!(extend(1).await.ends_with("it was put off by 20min in all, which is the most"));
+    // The clock's seconds do not begin with the uptime's.
+    let holds = async |at: Option<u64>| at.is_some_and(|at| at.abs_diff(first + 1200) <= 1);
+    assert!(holds(told().await).await);
+    killed(daemon).await;
+    let _daemon = machine.start().await;
+    machine.eventually("as before", async || holds(told().await).await).await;
+    fs::remove_file(shell.join("stat")).unwrap();
+    machine.is_told(false).await;
+}
+
+#[tokio::test]
 async fn nothing_wakes_it_while_nothing_changes() {
     let machine = Machine::new();
     machine.is_healthy("1.0");

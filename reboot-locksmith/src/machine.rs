@@ -28,6 +28,9 @@ pub enum Phase {
     Locked {
         /// Since when, as [`Facts::uptime`]: nobody has less time for a clock that is set meanwhile.
         since: Seconds,
+        /// By how many seconds users have put it off: what they were told holds although the daemon is killed.
+        #[serde(default)]
+        extended: Seconds,
     },
     /// Hooks run and containers stop.
     Draining {
@@ -93,8 +96,6 @@ pub struct Progress {
     pub reboot_failed: Option<String>,
     /// How many terminals people use; `None`: not known, which counts as some.
     pub users: Option<usize>,
-    /// By how many seconds they have put it off.
-    pub extended: Seconds,
 }
 
 /// What is to be done.
@@ -133,12 +134,17 @@ pub struct Step {
 
 /// Until when, as the clock is set now, users and inhibitors of mode `delay` are waited for, and what for.
 #[must_use]
-pub fn patience(facts: &Facts<'_>, progress: &Progress, since: Seconds) -> Vec<(Seconds, Gate)> {
+pub fn patience(facts: &Facts<'_>, progress: &Progress, (since, extended): (Seconds, Seconds)) -> Vec<(Seconds, Gate)> {
     let mut waits = Vec::new();
-    let warned = facts.clock_at(since.saturating_add(facts.settings.warn).saturating_add(progress.extended));
-    if progress.users != Some(0) && warned > facts.now {
-        let who = progress.users.map_or("it is not known who is".to_owned(), |users| format!("{users} terminal(s) are"));
-        let text = format!("{who} in use: the reboot is at {}; `locksmithctl extend 15m` puts it off", show_time(warned));
+    let warned = facts.clock_at(since.saturating_add(facts.settings.warn).saturating_add(extended));
+    // What somebody was told holds, also when he has left.
+    if (progress.users != Some(0) || extended > 0) && warned > facts.now {
+        let who = match progress.users {
+            None => "it is not known who is logged in".to_owned(),
+            Some(0) => "it was put off".to_owned(),
+            Some(users) => format!("{users} terminal(s) are in use"),
+        };
+        let text = format!("{who}: the reboot is at {}; `locksmithctl extend 15m` puts it off", show_time(warned));
         waits.push((warned, Gate { kind: "users".to_owned(), open: false, text, until: Some(warned) }));
     }
     let delayed = facts.clock_at(since.saturating_add(facts.settings.inhibit_delay));
@@ -200,10 +206,10 @@ pub fn step(phase: Phase, facts: &Facts<'_>, progress: &Progress) -> Step {
                 actions.push(Action::Warn(facts.now.saturating_add(facts.settings.warn)));
             }
             actions.push(Action::Announce);
-            Phase::Locked { since: facts.uptime }
+            Phase::Locked { since: facts.uptime, extended: 0 }
         }
-        (Decision::Go, Phase::Locked { since }) => {
-            let waits = patience(facts, progress, since);
+        (Decision::Go, Phase::Locked { since, extended }) => {
+            let waits = patience(facts, progress, (since, extended));
             let next = waits.iter().map(|(at, _)| *at).min();
             until = [until, next].into_iter().flatten().min();
             judgement.gates.extend(waits.into_iter().map(|(_, gate)| gate));

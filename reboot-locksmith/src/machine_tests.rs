@@ -134,7 +134,7 @@ impl World {
     fn go(&mut self, cut: usize) -> Result<bool, TestCaseError> {
         let settings = Self::settings();
         let facts = self.facts(&settings);
-        let progress = Progress { work: self.work.clone(), reboot_failed: self.reboot_failed.take(), users: self.users, extended: 0 };
+        let progress = Progress { work: self.work.clone(), reboot_failed: self.reboot_failed.take(), users: self.users };
         let step = step(self.phase, &facts, &progress);
         let before = self.phase;
         // The journal is written first; a phase that gives up stays in it until that is done.
@@ -269,7 +269,7 @@ fn locked_since_1000(now: Seconds, uptime: Seconds, progress: (Option<usize>, Se
     (world.lock, world.quorum) = (LockFact::Held, QuorumFact::Reserved(None));
     let facts = Facts { now, uptime, inhibitors: inhibitors.to_vec(), ..world.facts(&settings) };
     let (users, extended) = progress;
-    step(Phase::Locked { since: 1000 }, &facts, &Progress { work: Work::None, reboot_failed: None, users, extended })
+    step(Phase::Locked { since: 1000, extended }, &facts, &Progress { work: Work::None, reboot_failed: None, users })
 }
 
 fn delay() -> Inhibitor {
@@ -280,9 +280,11 @@ fn delay() -> Inhibitor {
 fn users_and_delaying_inhibitors_are_waited_for_up_to_a_bound() {
     let look = |now, users, extended, inhibitors: &[Inhibitor]| locked_since_1000(now, now, (users, extended), inhibitors);
     assert_eq!(look(1000, Some(2), 0, &[]).until, Some(1060));
-    assert_eq!(look(1059, None, 0, &[]).phase, Phase::Locked { since: 1000 }, "not knowing is somebody");
+    assert_eq!(look(1059, None, 0, &[]).phase, Phase::Locked { since: 1000, extended: 0 }, "not knowing is somebody");
     assert_eq!(look(1060, Some(2), 0, &[]).actions, [Action::Drain]);
     assert_eq!(look(1060, Some(2), 900, &[]).until, Some(1960));
+    assert_eq!(look(1000, Some(0), 0, &[]).actions, [Action::Drain]);
+    assert_eq!(look(1060, Some(0), 900, &[]).until, Some(1960), "who put it off has left");
     let waiting = look(1029, Some(0), 0, &[delay()]);
     assert!(waiting.actions.is_empty() && waiting.judgement.against().contains("db asks to wait: flushing"));
     assert_eq!(look(1030, Some(0), 0, &[delay()]).actions, [Action::Drain]);

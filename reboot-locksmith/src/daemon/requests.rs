@@ -1,7 +1,7 @@
 //! What people ask the daemon for.
 
 use reboot_rules::sessions::wall;
-use reboot_rules::{show_time, system_clock};
+use reboot_rules::{Seconds, show_span, show_time, system_clock};
 
 use super::Daemon;
 use crate::control::Request;
@@ -37,13 +37,28 @@ impl Daemon {
                 }
             }
             Request::Extend { seconds } => {
-                let Phase::Locked { since } = self.journal.phase else { return Err("no reboot is about to come".to_owned()) };
-                let most = self.config.settings.warn_extend;
-                self.extended = self.extended.saturating_add(seconds).min(most);
-                let at = since.saturating_add(self.config.settings.warn).saturating_add(self.extended);
-                let at = system_clock().saturating_add(at).saturating_sub(uptime());
-                let text =
-                    format!("the reboot is put off to {} (it can be put off by {} in all)", show_time(at), reboot_rules::show_span(most));
+                let Phase::Locked { since, extended } = self.journal.phase else { return Err("no reboot is about to come".to_owned()) };
+                let (most, warn) = (self.config.settings.warn_extend, self.config.settings.warn);
+                let at = |extended: Seconds| {
+                    let at = since.saturating_add(warn).saturating_add(extended);
+                    show_time(now.saturating_add(at).saturating_sub(uptime()))
+                };
+                // Nobody gets less than he asked for without a word.
+                let extended = match most.saturating_sub(extended) {
+                    0 => {
+                        return Err(format!(
+                            "the reboot stays at {}: it was put off by {} in all, which is the most",
+                            at(extended),
+                            show_span(most)
+                        ));
+                    }
+                    left if seconds > left => {
+                        return Err(format!("the reboot stays at {}: it can be put off by no more than {}", at(extended), show_span(left)));
+                    }
+                    _ => extended.saturating_add(seconds),
+                };
+                self.set_phase(Phase::Locked { since, extended });
+                let text = format!("the reboot is put off to {} (it can be put off by {} in all)", at(extended), show_span(most));
                 wall(&text);
                 Ok(text)
             }
