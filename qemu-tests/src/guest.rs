@@ -13,6 +13,7 @@ use crate::console::Console;
 use crate::patience::Patience;
 use crate::qmp;
 use crate::ssh::{Reply, Ssh};
+use crate::terminal::Terminal;
 
 /// What a machine is made of, before it is started.
 #[derive(Debug)]
@@ -305,6 +306,12 @@ impl Guest {
         if let Err(reply) = self.ssh.wait("core", &self.patience()) {
             panic!("no SSH: {}\n{}", reply.err, self.console.tail());
         }
+    }
+
+    /// Logs in as `core` at a terminal.
+    #[must_use]
+    pub fn terminal(&self) -> Terminal {
+        self.ssh.terminal("core")
     }
 
     /// Runs a shell command as `core`.

@@ -13,6 +13,7 @@ mod patience;
 mod qmp;
 mod shop;
 mod ssh;
+mod terminal;
 mod web;
 pub mod write_log;
 
@@ -20,6 +21,7 @@ pub use console::{Console, Trouble};
 pub use fleet::{Fleet, Node, Writer, Written};
 pub use guest::{Guest, Setup};
 pub use names::Names;
-pub use shop::{Shop, WAYS};
+pub use shop::{Shop, WAYS, program};
 pub use ssh::Reply;
+pub use terminal::Terminal;
 pub use web::Web;

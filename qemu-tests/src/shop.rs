@@ -122,7 +122,9 @@ fn with_a_file(version: u64) -> String {
 }
 
 /// The program `garboard`. Tests lie in target/.../debug/deps, programs beside that directory.
-pub(crate) fn program() -> PathBuf {
+#[allow(clippy::missing_panics_doc)]
+#[must_use]
+pub fn program() -> PathBuf {
     let own = std::env::current_exe().expect("this test's own path");
     own.ancestors().nth(2).expect("a directory of programs").join("garboard")
 }

@@ -5,6 +5,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use crate::patience::Patience;
+use crate::terminal::Terminal;
 
 /// What a command said.
 #[derive(Clone, Debug)]
@@ -68,6 +69,13 @@ impl Ssh {
         let base = self.base();
         command.arg("300").arg(base.get_program()).args(base.get_args()).arg(format!("{user}@127.0.0.1")).arg("--").arg(script);
         command.stdin(Stdio::null()).output().expect("ssh").into()
+    }
+
+    /// Logs in at a terminal.
+    pub fn terminal(&self, user: &str) -> Terminal {
+        let mut command = self.base();
+        command.arg("-tt").arg(format!("{user}@127.0.0.1"));
+        Terminal::open(command)
     }
 
     /// Waits until somebody answers.

@@ -1,5 +1,5 @@
 //! When a machine may reboot: inhibitors of every kind, hooks, a shutdown that is put off, a FleetLock server that says when, and
-//! one that we are. `make test-long`.
+//! one that we are; users who are warned. `make test-long`.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use qemu_tests::{Guest, Setup};
+use serde_json::Value;
+
+mod users;
 
 fn machine(recipe: &str, settings: &str) -> Guest {
     let lines: String = settings.lines().map(|line| format!("    {line}\n")).collect();
@@ -24,6 +27,15 @@ fn why(host: &Guest, text: &str) {
 fn rebooted(host: &mut Guest, starts: usize) {
     host.wait_for_starts(starts);
     host.wait_for_ssh();
+}
+
+/// When a unit said something in a boot (0: this one, -1: the one before), in seconds since 1970; the first time.
+fn said_at(host: &Guest, boot: i32, unit: &str, text: &str) -> f64 {
+    let log = host.ok(&format!("sudo journalctl -b {boot} -u {unit} -o json --no-pager"));
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let line = lines.into_iter().find(|line| line["MESSAGE"].as_str().is_some_and(|message| message.contains(text)));
+    let at = line.as_ref().and_then(|line| line["__REALTIME_TIMESTAMP"].as_str()?.parse::<f64>().ok());
+    at.unwrap_or_else(|| panic!("'{text}' is not in the log of {unit}:\n{log}")) / 1e6
 }
 
 /// A command that holds an inhibitor, left behind on the machine.
