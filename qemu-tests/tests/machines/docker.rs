@@ -11,13 +11,13 @@ fn boot(user_data: &str) -> Guest {
 
 /// An image without a registry: the host's own busybox-like tools are dynamic, so a container gets the host's static
 /// `init` binary's sibling, a shell from the root file system, by mounting the host's `/usr` read-only.
-fn build_image(host: &Guest) {
+pub(crate) fn build_image(host: &Guest) {
     host.ok("mkdir -p ctx && printf 'FROM scratch\\nCOPY marker /marker\\nENV PATH=/usr/bin:/usr/sbin\\n' > ctx/Dockerfile && echo built > ctx/marker");
     host.ok("docker build -q -t local/base ctx");
 }
 
 /// Arguments that lend a scratch container the host's programs.
-const LEND: &str = "-v /usr:/usr:ro -v /lib64:/lib64:ro -v /lib:/lib:ro -v /bin:/bin:ro";
+pub(crate) const LEND: &str = "-v /usr:/usr:ro -v /lib64:/lib64:ro -v /lib:/lib:ro -v /bin:/bin:ro";
 
 #[test]
 fn containers_etcd_and_the_tools_that_people_type() {

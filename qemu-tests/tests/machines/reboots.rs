@@ -1,5 +1,5 @@
 //! When a machine may reboot: inhibitors of every kind, hooks, a shutdown that is put off, a FleetLock server that says when, and
-//! one that we are; users who are warned. `make test-long`.
+//! one that we are; users who are warned, containers that are stopped. `make test-long`.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use qemu_tests::{Guest, Setup};
 use serde_json::Value;
 
+mod drain;
 mod users;
 
 fn machine(recipe: &str, settings: &str) -> Guest {
