@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{self, Config};
 use crate::control::{self, Asked, Reply};
+use crate::drain::Occasion;
 use crate::drain_task::{DrainTask, Need};
 use crate::fleet_lock_server::Server;
 use crate::host::{self, Identity};
@@ -317,8 +318,8 @@ impl Daemon {
                 }
                 Action::Drain => {
                     self.status.count("drains");
-                    let occasion = self.status.wanted.clone();
-                    self.drain.start(&self.config.settings.drain, occasion);
+                    self.journal.occasion = self.status.wanted.as_ref().map(Occasion::of).unwrap_or_default();
+                    self.drain.start(&self.config.settings.drain, self.journal.occasion.clone());
                 }
                 Action::Undrain(why) => self.undrain(why).await,
                 Action::Pause(why) => {
@@ -374,9 +375,11 @@ impl Daemon {
     async fn undrain(&mut self, why: &str) {
         self.status.count("undone");
         wall(&format!("the reboot is called off: {why}"));
-        let stopped = std::mem::take(&mut self.journal.stopped);
+        let Journal { occasion, hooks, stopped, .. } = &self.journal;
+        self.drain.undo(&self.config.settings.drain, occasion, (hooks, stopped)).await;
+        // Not before: who dies over it begins with it again.
+        self.journal.forget_drain();
         self.journal.start_again.clear();
-        self.drain.undo(&self.config.settings.drain, stopped).await;
         self.store_journal();
     }
 
@@ -468,11 +471,10 @@ impl Daemon {
     }
 
     fn drained(&mut self, need: Need) {
-        if let Need::Note { stopped, start_again, answer } = need {
-            (self.journal.stopped, self.journal.start_again) = (stopped, start_again);
-            self.store_journal();
-            let _ = answer.send(());
-        }
+        let Need::Note(undoing, answer) = need else { return };
+        self.journal.note(undoing);
+        self.store_journal();
+        let _ = answer.send(());
     }
 
     /// Starts containers that were stopped for the last reboot and that Docker does not start by itself.

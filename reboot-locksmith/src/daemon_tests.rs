@@ -295,6 +295,30 @@ async fn an_inhibitor_that_comes_while_draining_calls_it_off() {
 }
 
 #[tokio::test]
+async fn hooks_that_ran_are_told_by_the_next_daemon_that_the_reboot_is_called_off() {
+    let machine = Machine::new();
+    machine.is_healthy("1.0");
+    let hook = machine.paths.hooks().join("20-slow");
+    fs::write(&hook, "#!/bin/sh\n[ $1 = cancelled ] || sleep 30\n").unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    machine.update("1.1");
+    let daemon = machine.start().await;
+    let hooked = || fs::read_to_string(machine.directory.path().join("hooked")).unwrap_or_default();
+    machine.eventually("the first hook runs", async || hooked() == "pre-reboot 1.1\n").await;
+    killed(daemon).await;
+    // Nobody wants it any more.
+    fs::remove_file(machine.paths.needed()).unwrap();
+    let daemon = machine.start().await;
+    machine.eventually("hooks are told", async || hooked() == "pre-reboot 1.1\ncancelled 1.1\n").await;
+    machine.eventually("the lock goes back", async || machine.holders().await == 0).await;
+    machine.eventually("idle", async || machine.status().await.state == "idle").await;
+    killed(daemon).await;
+    let _daemon = machine.start().await;
+    machine.is_told(false).await;
+    assert_eq!(hooked(), "pre-reboot 1.1\ncancelled 1.1\n", "once is enough");
+}
+
+#[tokio::test]
 async fn what_is_asked_for_by_hand_is_done_and_forgotten() {
     let machine = Machine::new();
     machine.settings(r#"{"strategy": "off", "warn": 0}"#);

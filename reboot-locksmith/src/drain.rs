@@ -9,16 +9,27 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 use tokio::time::{Instant, timeout};
 
+use crate::policy::Wanted;
+
 /// What hooks are told, as `GARBOARD_VERSION` and `GARBOARD_REASON`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Occasion {
     /// The version that the next boot starts.
     pub version: String,
     /// Why.
     pub reason: String,
+}
+
+impl Occasion {
+    /// That of a reboot that is wanted.
+    #[must_use]
+    pub fn of(wanted: &Wanted) -> Self {
+        Self { version: wanted.version.clone().unwrap_or_default(), reason: wanted.reason.clone() }
+    }
 }
 
 /// The hooks, in order.

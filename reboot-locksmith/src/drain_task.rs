@@ -10,21 +10,21 @@ use tokio::time::Instant;
 
 use crate::drain::{self, Occasion, Running};
 use crate::machine::Work;
-use crate::policy::Wanted;
 
 /// What the task needs of the daemon.
 pub enum Need {
-    /// These containers are about to be stopped: to be noted before they are.
-    Note {
-        /// Which.
-        stopped: Vec<String>,
-        /// Those of them that Docker does not start by itself after a reboot.
-        start_again: Vec<String>,
-        /// Told when it is noted.
-        answer: oneshot::Sender<()>,
-    },
+    /// What is about to be done is to be noted before it is; told when it is noted.
+    Note(Undoing, oneshot::Sender<()>),
     /// Its work has ended.
     Ended,
+}
+
+/// What has to be undone when the reboot is called off, also by a later daemon.
+pub enum Undoing {
+    /// This hook runs.
+    Hook(PathBuf),
+    /// These containers are stopped.
+    Containers(Running),
 }
 
 /// The drain.
@@ -32,9 +32,6 @@ pub struct DrainTask {
     docker: PathBuf,
     hooks: PathBuf,
     work: Arc<Mutex<Work>>,
-    /// Hooks that ran, and for what occasion.
-    ran: Arc<Mutex<Vec<PathBuf>>>,
-    occasion: Occasion,
     task: Option<tokio::task::JoinHandle<()>>,
     needs: mpsc::Receiver<Need>,
     sender: mpsc::Sender<Need>,
@@ -45,8 +42,7 @@ impl DrainTask {
     #[must_use]
     pub fn new(docker: PathBuf, hooks: PathBuf) -> Self {
         let (sender, needs) = mpsc::channel(4);
-        let (work, ran) = (Arc::new(Mutex::new(Work::None)), Arc::default());
-        Self { docker, hooks, work, ran, occasion: Occasion::default(), task: None, needs, sender }
+        Self { docker, hooks, work: Arc::new(Mutex::new(Work::None)), task: None, needs, sender }
     }
 
     /// How it stands.
@@ -61,18 +57,15 @@ impl DrainTask {
     }
 
     /// Begins.
-    pub fn start(&mut self, how: &Drain, wanted: Option<Wanted>) {
+    pub fn start(&mut self, how: &Drain, occasion: Occasion) {
         self.stop();
-        let occasion =
-            wanted.map(|wanted| Occasion { version: wanted.version.unwrap_or_default(), reason: wanted.reason }).unwrap_or_default();
-        self.occasion = occasion.clone();
         if let Ok(mut work) = self.work.lock() {
             *work = Work::Running;
         }
         let (docker, hooks, how) = (self.docker.clone(), self.hooks.clone(), *how);
-        let (ran, sender, shared) = (Arc::clone(&self.ran), self.sender.clone(), Arc::clone(&self.work));
+        let (sender, shared) = (self.sender.clone(), Arc::clone(&self.work));
         self.task = Some(tokio::spawn(async move {
-            let result = all(&docker, &hooks, &how, &occasion, &ran, &sender).await;
+            let result = all(&docker, &hooks, &how, &occasion, &sender).await;
             if let Ok(mut work) = shared.lock() {
                 *work = result.map_or_else(Work::Failed, |()| Work::Done);
             }
@@ -85,22 +78,23 @@ impl DrainTask {
         if let Some(task) = self.task.take() {
             task.abort();
         }
+        // What it has asked for last it will not do.
+        while self.needs.try_recv().is_ok() {}
         if let Ok(mut work) = self.work.lock() {
             *work = Work::None;
         }
     }
 
     /// Ends the work and undoes it: containers are started again, hooks that ran are told.
-    pub async fn undo(&mut self, how: &Drain, stopped: Vec<String>) {
+    pub async fn undo(&mut self, how: &Drain, occasion: &Occasion, (hooks, stopped): (&[PathBuf], &[String])) {
         self.stop();
         if !stopped.is_empty()
-            && let Err(why) = drain::start(&self.docker, &stopped).await
+            && let Err(why) = drain::start(&self.docker, stopped).await
         {
             eprintln!("reboot-locksmith: containers that were stopped are not started again: {why}");
         }
-        let ran = self.ran.lock().map(|mut ran| std::mem::take(&mut *ran)).unwrap_or_default();
-        for hook in ran.iter().rev() {
-            if let Err(why) = drain::run_hook(hook, "cancelled", &self.occasion, Duration::from_secs(how.hook_timeout)).await {
+        for hook in hooks.iter().rev() {
+            if let Err(why) = drain::run_hook(hook, "cancelled", occasion, Duration::from_secs(how.hook_timeout)).await {
                 eprintln!("reboot-locksmith: {why}");
             }
         }
@@ -121,20 +115,25 @@ impl DrainTask {
     }
 }
 
+/// Has something noted before it is done.
+async fn note(sender: &mpsc::Sender<Need>, undoing: Undoing) {
+    let (answer, noted) = oneshot::channel();
+    if sender.send(Need::Note(undoing, answer)).await.is_ok() {
+        let _ = noted.await;
+    }
+}
+
 async fn all(
     docker: &std::path::Path,
     hooks: &std::path::Path,
     how: &Drain,
     occasion: &Occasion,
-    ran: &Mutex<Vec<PathBuf>>,
     sender: &mpsc::Sender<Need>,
 ) -> Result<(), String> {
     let deadline = Instant::now() + Duration::from_secs(how.timeout);
     for hook in drain::hooks(hooks) {
         let left = deadline.saturating_duration_since(Instant::now());
-        if let Ok(mut ran) = ran.lock() {
-            ran.push(hook.clone());
-        }
+        note(sender, Undoing::Hook(hook.clone())).await;
         let limit = left.min(Duration::from_secs(how.hook_timeout));
         match drain::run_hook(&hook, "pre-reboot", occasion, limit).await {
             Err(why) if how.hooks_must_succeed => return Err(why),
@@ -145,14 +144,12 @@ async fn all(
     if !how.containers {
         return Ok(());
     }
-    let Running { all, unless_stopped } = drain::running(docker).await;
+    let running = drain::running(docker).await;
+    let all = running.all.clone();
     if all.is_empty() {
         return Ok(());
     }
-    let (answer, noted) = oneshot::channel();
-    if sender.send(Need::Note { stopped: all.clone(), start_again: unless_stopped, answer }).await.is_ok() {
-        let _ = noted.await;
-    }
+    note(sender, Undoing::Containers(running)).await;
     // What has not stopped in time is stopped by PID 1, which waits less long.
     if let Err(why) = drain::stop(docker, &all, deadline).await {
         eprintln!("reboot-locksmith: not all containers stopped in time: {why}");

@@ -1,12 +1,14 @@
 //! The journal on the state partition: what must be known after a crash or a reboot. Written whole and synced, before what it tells of is done.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use reboot_rules::file::write_whole;
 use reboot_rules::settings::Strategy;
 use serde::{Deserialize, Serialize};
 
+use crate::drain::{Occasion, Running};
+use crate::drain_task::Undoing;
 use crate::machine::Phase;
 use crate::permission::Claim;
 use crate::policy::Wanted;
@@ -52,10 +54,22 @@ pub struct Journal {
     pub claimed: Option<Claimed>,
     /// The version that this host has quarantined: once is enough, an operator may have cleared it.
     pub quarantined: Option<String>,
+    /// What hooks were told about a reboot that has not come yet.
+    pub occasion: Occasion,
+    /// Hooks that ran for it.
+    pub hooks: Vec<PathBuf>,
     /// Containers that were stopped for a reboot that has not come yet.
     pub stopped: Vec<String>,
     /// Those of them that Docker does not start by itself after it.
     pub start_again: Vec<String>,
+}
+
+fn add<T: PartialEq>(list: &mut Vec<T>, items: impl IntoIterator<Item = T>) {
+    for item in items {
+        if !list.contains(&item) {
+            list.push(item);
+        }
+    }
 }
 
 impl Journal {
@@ -93,14 +107,50 @@ impl Journal {
             self.boot_id = boot_id.to_owned();
             self.phase = Phase::Idle;
             self.wanted = None;
-            self.stopped.clear();
+            self.forget_drain();
         }
+    }
+
+    /// Notes what is about to be done. What an earlier daemon has done of the same drain still has to be undone, too.
+    pub fn note(&mut self, undoing: Undoing) {
+        match undoing {
+            Undoing::Hook(hook) => add(&mut self.hooks, [hook]),
+            Undoing::Containers(Running { all, unless_stopped }) => {
+                add(&mut self.stopped, all);
+                add(&mut self.start_again, unless_stopped);
+            }
+        }
+    }
+
+    /// Forgets what would have to be undone if the reboot were called off.
+    pub fn forget_drain(&mut self) {
+        self.occasion = Occasion::default();
+        self.hooks.clear();
+        self.stopped.clear();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_drain_that_is_begun_again_is_undone_as_a_whole() {
+        let mut journal = Journal { boot_id: "one".into(), ..Journal::default() };
+        let containers = |all: &[&str], kept: &[&str]| {
+            let list = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+            Undoing::Containers(Running { all: list(all), unless_stopped: list(kept) })
+        };
+        // One of them has stopped when the next daemon looks.
+        for running in [&["a", "b"][..], &["b"]] {
+            journal.note(Undoing::Hook("/x/10".into()));
+            journal.note(containers(running, running));
+        }
+        assert_eq!((journal.hooks.as_slice(), journal.stopped.join(" ").as_str()), (["/x/10".into()].as_slice(), "a b"));
+        journal.enter_boot("two");
+        assert!(journal.hooks.is_empty() && journal.stopped.is_empty());
+        assert_eq!(journal.start_again.join(" "), "a b", "Docker does not start them by itself");
+    }
 
     #[test]
     fn it_comes_back_and_a_new_boot_forgets_what_ended_with_the_old_one() {
