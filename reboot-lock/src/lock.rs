@@ -106,7 +106,7 @@ pub(crate) enum Step<T> {
 
 impl<T> Step<T> {
     /// A change that no quarantine stands in the way of.
-    fn write(next: Semaphore, act: Act, subject: impl Into<String>, writes: Vec<Write>, outcome: T) -> Self {
+    pub(crate) fn write(next: Semaphore, act: Act, subject: impl Into<String>, writes: Vec<Write>, outcome: T) -> Self {
         Self::Write(Box::new(Change { next, act, subject: subject.into(), compares: Vec::new(), without: Vec::new(), writes, outcome }))
     }
 }
@@ -245,21 +245,6 @@ impl RebootLock {
         Ok(())
     }
 
-    /// Refuses when that quarantine is there; else the revision at which it was not.
-    async fn check_absent(&self, key: &str) -> Result<i64, LockError> {
-        let page = self.store.range(&store::Keys::One(key.to_owned()), 1).await?;
-        let version = key.strip_prefix(&self.keys.quarantines()).unwrap_or(key);
-        page.entries.first().map_or(Ok(page.revision), |entry| Err(Quarantine::decode(version, &entry.value).refusal()))
-    }
-
-    /// Refuses a claim for a quarantined version.
-    pub(crate) async fn check_quarantine(&self, version: Option<&str>) -> Result<(), LockError> {
-        match version {
-            Some(version) => self.check_absent(&self.keys.quarantine(version)).await.map(drop),
-            None => Ok(()),
-        }
-    }
-
     /// Takes a slot now, or says why not. A host that has one keeps it, with its fence, for what it wants now.
     ///
     /// # Errors
@@ -329,62 +314,6 @@ impl RebootLock {
         self.change(actor, None, None, step).await
     }
 
-    /// Quarantines a version: nobody takes a lock for it from now on. The first record stays.
-    ///
-    /// # Errors
-    /// See [`LockError`].
-    pub async fn quarantine(&self, record: &Quarantine, actor: &Actor) -> Result<(), LockError> {
-        let key = self.keys.quarantine(&record.version);
-        if !self.store.range(&store::Keys::One(key.clone()), 1).await?.entries.is_empty() {
-            return Ok(());
-        }
-        let step = |read: &Snapshot| {
-            let writes = vec![Write::Put { key: key.clone(), value: record.encode(), lease: 0 }];
-            let (next, subject) = (read.semaphore.touched(), record.version.clone());
-            Ok(Step::Write(Box::new(Change {
-                next,
-                act: Act::Quarantine,
-                subject,
-                compares: Vec::new(),
-                without: vec![key.clone()],
-                writes,
-                outcome: (),
-            })))
-        };
-        match self.change(actor, None, None, step).await {
-            // Another host was first.
-            Err(LockError::Quarantined { .. }) => Ok(()),
-            other => other,
-        }
-    }
-
-    /// Lifts the quarantine of a version; whether there was one.
-    ///
-    /// # Errors
-    /// See [`LockError`].
-    pub async fn clear_quarantine(&self, version: &str, actor: &Actor) -> Result<bool, LockError> {
-        let key = self.keys.quarantine(version);
-        if self.store.range(&store::Keys::One(key.clone()), 1).await?.entries.is_empty() {
-            return Ok(false);
-        }
-        let step = |read: &Snapshot| {
-            let writes = vec![Write::Delete(key.clone())];
-            Ok(Step::write(read.semaphore.touched(), Act::ClearQuarantine, version, writes, true))
-        };
-        self.change(actor, None, None, step).await
-    }
-
-    /// The quarantined versions.
-    ///
-    /// # Errors
-    /// See [`LockError`].
-    pub async fn quarantines(&self) -> Result<Vec<Quarantine>, LockError> {
-        let prefix = self.keys.quarantines();
-        let page = self.store.range(&store::Keys::Prefix(prefix.clone()), 0).await?;
-        let record = |entry: &store::Entry| Quarantine::decode(entry.key.strip_prefix(&prefix).unwrap_or_default(), &entry.value);
-        Ok(page.entries.iter().map(record).collect())
-    }
-
     /// The audit trail of the group, oldest first.
     ///
     /// # Errors
@@ -413,24 +342,6 @@ impl RebootLock {
         self.store.watch(&store::Keys::Prefix(self.keys.lock()), revision.saturating_add(1)).await
     }
 
-    /// Ends when a version is quarantined, with the refusal that says so. For who waits in the queue, which looks again only when its turn comes.
-    pub async fn until_quarantined(&self, version: &str) -> LockError {
-        let key = self.keys.quarantine(version);
-        let mut outages = Backoff::outages();
-        loop {
-            let look = async {
-                let absent = self.check_absent(&key).await?;
-                let mut watch = self.store.watch(&store::Keys::One(key.clone()), absent.saturating_add(1)).await?;
-                Ok(watch.next().await.map(drop)?)
-            };
-            match look.await {
-                Ok(()) => outages.reset(),
-                Err(refusal @ LockError::Quarantined { .. }) => return refusal,
-                Err(_) => tokio::time::sleep(outages.wait()).await,
-            }
-        }
-    }
-
     /// Ends when the lock that this host holds now was given back, or is held anew. Never where it holds none.
     pub async fn until_released(&self, id: &str) {
         let key = self.keys.holder(id);
@@ -449,13 +360,5 @@ impl RebootLock {
                 Err(_) => tokio::time::sleep(outages.wait()).await,
             }
         }
-    }
-
-    /// Tells when quarantines change after `revision`.
-    ///
-    /// # Errors
-    /// See [`StoreError`].
-    pub async fn watch_quarantines(&self, revision: i64) -> Result<Box<dyn Watch>, StoreError> {
-        self.store.watch(&store::Keys::Prefix(self.keys.quarantines()), revision.saturating_add(1)).await
     }
 }

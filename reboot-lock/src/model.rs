@@ -8,7 +8,8 @@
 //!
 //! Checked in every state: never more holders than slots; never more hosts down on purpose than slots; a host that is down on purpose or about to go has its
 //! record, unless its time ran out, and then it notices. Checked about all paths: without further faults each ends (no cycles), with every host done and
-//! every slot free again, or, with a version that fails, with the version quarantined and the one failed host holding.
+//! every slot free again, or, with a version that fails, with the version quarantined and the one failed host holding. When a person has cleared the
+//! quarantine, and no other host failed after it, every host is done and every slot free.
 
 use crate::keys::Group;
 use crate::release::{self, Decision, Host, Outcome};
@@ -22,8 +23,10 @@ pub(crate) struct Setup {
     pub(crate) hosts: usize,
     pub(crate) max: u32,
     pub(crate) faults: u8,
-    /// The new version fails on every host.
-    pub(crate) bad_version: bool,
+    /// The new version fails on so many of them, the first ones.
+    pub(crate) bad: usize,
+    /// How often a person clears the quarantine.
+    pub(crate) clears: u8,
     /// Holders may be removed when their time runs out; how often that happens.
     pub(crate) timeouts: u8,
 }
@@ -53,9 +56,9 @@ enum At {
     Settling(u8),
     /// Has sent the quarantine.
     Reporting(u8),
-    /// Fell back, and holds on.
+    /// Fell back, and holds on until the quarantine is cleared.
     FellBack,
-    /// The version is quarantined: it stays with the old one.
+    /// The version is quarantined: it stays with the old one until that is cleared.
     Refused,
     /// Runs the new version without a lock.
     Done,
@@ -91,6 +94,9 @@ pub(crate) struct State {
     /// The same of each host's place.
     notes: Vec<u8>,
     quarantined: bool,
+    /// What each host's journal knows to be reported: the boot that took the lock.
+    reported: Vec<Option<u8>>,
+    clears: u8,
     /// Fences whose timers ran out.
     ran_out: Vec<u64>,
     network: Vec<Message>,
@@ -122,6 +128,8 @@ impl State {
             places: Vec::new(),
             notes: vec![0; setup.hosts],
             quarantined: false,
+            reported: vec![None; setup.hosts],
+            clears: setup.clears,
             ran_out: Vec::new(),
             network: Vec::new(),
             numbers: 0,
@@ -162,6 +170,12 @@ impl State {
             self.places.sort_unstable();
         }
         self.notes[host] += 1;
+    }
+
+    /// The journal hears that the version is quarantined.
+    fn report(&mut self, host: usize) {
+        self.reported[host] =
+            self.semaphore.holder(&host.to_string()).and_then(|record| record.boot_id.parse().ok()).or(self.reported[host]);
     }
 
     fn leave(&mut self, host: usize) {
@@ -229,6 +243,7 @@ impl State {
             }
             At::Reporting(number) if number == message.number => {
                 if done || self.quarantined {
+                    self.report(host);
                     At::FellBack
                 } else {
                     At::Booted(None)
@@ -283,19 +298,32 @@ impl State {
             At::Booted(_) => {
                 // `settle`: out of the queue, then what is in its record.
                 next.leave(host);
-                let running = if setup.bad_version { OLD } else { NEW };
-                let outcome = if setup.bad_version { Outcome::Failed("test".to_owned()) } else { Outcome::Pending };
+                let bad = host < setup.bad;
                 let boot_id = self.boots[host].to_string();
+                let decide = |record, cleared| {
+                    let outcome = match (bad, cleared) {
+                        (true, true) => Outcome::Cleared,
+                        (true, false) => Outcome::Failed("test".to_owned()),
+                        _ => Outcome::Pending,
+                    };
+                    release::decide(record, &Host { boot_id: &boot_id, running: if bad { OLD } else { NEW }, healthy: true, outcome })
+                };
                 match self.semaphore.holder(&id) {
                     None => At::Done,
-                    Some(record) => match release::decide(record, &Host { boot_id: &boot_id, running, healthy: true, outcome }) {
+                    Some(record) => match decide(record, !self.quarantined && self.reported[host] == record.boot_id.parse().ok()) {
                         Decision::Release { .. } => next.unlock(host),
-                        Decision::FellBack { .. } if self.quarantined => At::FellBack,
+                        Decision::FellBack { .. } if self.quarantined => {
+                            next.report(host);
+                            At::FellBack
+                        }
                         Decision::FellBack { .. } => At::Reporting(next.send(host, Wish::Quarantine { on: self.semaphore.generation })),
                         Decision::Keep { why } => panic!("a host that is healthy again keeps its lock: {why}"),
                     },
                 }
             }
+            // Both watch for it.
+            At::FellBack if !self.quarantined => At::Booted(None),
+            At::Refused if !self.quarantined => At::Joining(self.semaphore.generation),
             // A message that was lost altogether.
             At::Locking(number) if lost(*number) => At::Doubting,
             At::Settling(number) | At::Reporting(number) if lost(*number) => At::Booted(None),
@@ -371,6 +399,13 @@ impl State {
                 next.push((false, cut));
             }
         }
+        if self.clears > 0 && self.quarantined {
+            let mut cleared = self.clone();
+            cleared.clears -= 1;
+            cleared.quarantined = false;
+            cleared.semaphore = self.semaphore.touched();
+            next.push((false, cleared));
+        }
         if self.timeouts > 0 {
             // A record goes with its lease.
             for holder in &self.semaphore.holders {
@@ -404,10 +439,16 @@ impl State {
         assert!(down <= setup.max, "{down} hosts are down on purpose");
     }
 
+    /// Whether a quarantine was cleared, and none came after it.
+    pub(crate) fn was_cleared(&self, setup: Setup) -> bool {
+        self.clears < setup.clears && !self.quarantined
+    }
+
     pub(crate) fn ended_well(&self, setup: Setup) {
         let holders: Vec<&str> = self.semaphore.holders.iter().map(|holder| holder.id.as_str()).collect();
         assert!(self.places.is_empty(), "the queue is left with {:?}, hosts {:?}, {:?}", self.places, self.at, self.semaphore);
-        if setup.bad_version && self.quarantined {
+        if self.quarantined {
+            assert!(setup.bad > 0);
             for (host, at) in self.at.iter().enumerate() {
                 let holds = holders.contains(&host.to_string().as_str());
                 assert!(

@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use crate::model::{Setup, State};
 
-/// Looks at every state; their number.
-fn explore(setup: Setup) -> usize {
+/// Looks at every state; their number, and how many of them are ends that come of a quarantine which was cleared.
+fn explore(setup: Setup) -> (usize, usize) {
+    let mut cleared = 0;
     let first = State::first(setup);
     let mut known: HashMap<State, u32> = HashMap::from([(first.clone(), 0)]);
     let mut todo = vec![first];
@@ -28,13 +29,14 @@ fn explore(setup: Setup) -> usize {
         }
         if ends {
             state.ended_well(setup);
+            cleared += usize::from(state.was_cleared(setup));
         }
     }
     drop(todo);
     let count = known.len();
     drop(known);
     no_cycle(&calm);
-    count
+    (count, cleared)
 }
 
 /// Without faults nothing goes round for ever.
@@ -58,16 +60,17 @@ fn no_cycle(calm: &[Vec<u32>]) {
 }
 
 fn explored(setup: Setup) {
-    let count = explore(setup);
+    let (count, cleared) = explore(setup);
     println!(
-        "{} hosts, {} slots, {} faults, {} timeouts, bad version {}: {count} states",
-        setup.hosts, setup.max, setup.faults, setup.timeouts, setup.bad_version
+        "{} hosts, {} slots, {} faults, {} timeouts, fails on {}, cleared {}: {count} states",
+        setup.hosts, setup.max, setup.faults, setup.timeouts, setup.bad, setup.clears
     );
     // A model in which nothing happens would pass everything.
     assert!(count > 100, "only {count} states");
+    assert!(cleared > 0 || setup.clears == 0, "nothing came of clearing the quarantine");
 }
 
-const TWO: Setup = Setup { hosts: 2, max: 1, faults: 2, bad_version: false, timeouts: 0 };
+const TWO: Setup = Setup { hosts: 2, max: 1, faults: 2, bad: 0, clears: 0, timeouts: 0 };
 
 #[test]
 fn two_hosts_one_slot() {
@@ -81,8 +84,15 @@ fn three_hosts_one_slot() {
 
 #[test]
 fn a_version_that_fails_is_tried_by_no_more_hosts_than_there_are_slots() {
-    explored(Setup { bad_version: true, ..TWO });
-    explored(Setup { hosts: 3, max: 2, faults: 0, bad_version: true, ..TWO });
+    explored(Setup { bad: 2, ..TWO });
+    explored(Setup { hosts: 3, max: 2, faults: 0, bad: 3, ..TWO });
+}
+
+#[test]
+fn a_quarantine_that_is_cleared_lets_the_others_go_on() {
+    explored(Setup { faults: 1, bad: 1, clears: 1, ..TWO });
+    explored(Setup { faults: 1, bad: 2, clears: 2, ..TWO });
+    explored(Setup { hosts: 3, max: 2, faults: 0, bad: 1, clears: 1, ..TWO });
 }
 
 #[test]
@@ -96,5 +106,5 @@ fn larger_models() {
     explored(Setup { timeouts: 1, ..TWO });
     explored(Setup { faults: 3, ..TWO });
     explored(Setup { hosts: 3, max: 2, faults: 1, ..TWO });
-    explored(Setup { hosts: 3, max: 2, faults: 1, bad_version: true, ..TWO });
+    explored(Setup { hosts: 3, max: 2, faults: 1, bad: 3, ..TWO });
 }

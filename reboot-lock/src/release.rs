@@ -1,4 +1,5 @@
-//! When a host gives its lock back: the rule, without I/O. A host that fell back keeps its lock and says which version failed.
+//! When a host gives its lock back: the rule, without I/O. A host that fell back keeps its lock and says which version failed, until a person says
+//! that the others may go on.
 
 use disk_layout::Version;
 
@@ -11,8 +12,8 @@ pub enum Outcome {
     Pending,
     /// It failed, with the reason.
     Failed(String),
-    /// It was set aside by a person (rollback), or replaced before it was booted: there is nothing left to reboot for.
-    SetAside,
+    /// It failed, the host has said so, and a person has lifted the quarantine since: the others are to go on.
+    Cleared,
 }
 
 /// The host as it is now.
@@ -68,7 +69,7 @@ pub fn decide(record: &Holder, host: &Host<'_>) -> Decision {
         }
         (Purpose::Update, Some(wanted)) => match &host.outcome {
             Outcome::Failed(reason) => Decision::FellBack { version: wanted.to_owned(), reason: reason.clone() },
-            Outcome::SetAside => release(format!("version {wanted} was set aside")),
+            Outcome::Cleared => release(format!("the quarantine of version {wanted}, which failed on this host, was cleared")),
             Outcome::Pending if !rebooted => keep("the reboot is still to come"),
             Outcome::Pending if !is_newer(host.running, wanted) => {
                 Decision::FellBack { version: wanted.to_owned(), reason: format!("the host came back with {}", host.running) }
@@ -126,7 +127,8 @@ mod tests {
         assert_eq!(update("after", "1.9.0", true, failed()), "fell back");
         assert_eq!(update("after", "1.9.0", false, failed()), "fell back");
         assert_eq!(update("after", "1.9.0", true, Outcome::Pending), "fell back");
-        assert_eq!(update("after", "1.9.0", true, Outcome::SetAside), "release");
+        assert_eq!(update("after", "1.9.0", true, Outcome::Cleared), "release");
+        assert_eq!(update("after", "1.9.0", false, Outcome::Cleared), "release");
         // A downgrade that was meant: the newer version runs until the reboot, and again after a fall back.
         assert_eq!(update("before", "1.11.0", true, Outcome::Pending), "keep");
         assert_eq!(update("after", "1.11.0", true, failed()), "fell back");

@@ -105,7 +105,7 @@ async fn strategy(paths: &Paths, settings: &Settings) -> (Strategy, bool) {
 fn host_state(paths: &Paths, journal: &Journal, boot: &Boot) -> HostState {
     let version = journal.claimed.as_ref().and_then(|claimed| claimed.claim.version.clone());
     let failed = version.and_then(|version| host::failure(paths, &version).map(|why| (version, why)));
-    HostState { healthy: *boot == Boot::Healthy, failed }
+    HostState { healthy: *boot == Boot::Healthy, failed, reported: journal.reported.clone() }
 }
 
 /// The permission that settings ask for and the server they offer, or neither and the reason why.
@@ -116,7 +116,7 @@ fn permission(connect: &Connect, ask: &Ask<'_>, journal: &Journal) -> (Permissio
     };
     // What it settles first it settles by what is so, not by what is not known yet.
     let state = host_state(ask.paths, journal, &host::boot(ask.paths));
-    (Permission::start(lock, guard, state, journal.quarantined.clone()), server, unmet)
+    (Permission::start(lock, guard, state), server, unmet)
 }
 
 async fn is_etcd_enabled(paths: &Paths) -> bool {
@@ -268,14 +268,14 @@ impl Daemon {
     fn look(&mut self) -> Step {
         let wanted = self.wanted();
         let boot = host::boot(&self.paths);
+        let news = self.permission.news();
+        self.note(&news);
         self.permission.host(host_state(&self.paths, &self.journal, &boot));
         let reboot_failed = self.reboot_failed.take();
         // Who is logged in is looked up only where it matters.
         let warned = matches!(self.journal.phase, Phase::Locking | Phase::Locked { .. }) && self.config.settings.warn > 0;
         let users = if warned { terminals(&self.paths.proc()).ok().map(|terminals| terminals.len()) } else { Some(0) };
         let progress = Progress { work: self.drain.work(), reboot_failed, users };
-        let news = self.permission.news();
-        self.note_held(&news);
         let facts = self.facts(wanted, boot, news);
         let step = step(self.journal.phase, &facts, &progress);
         let Facts { opening, wanted, inhibitors, .. } = facts;
@@ -349,15 +349,19 @@ impl Daemon {
         }
     }
 
-    /// Notes the fence of a lock before anything is done with it, and that all is given back when it is.
-    fn note_held(&mut self, news: &News) {
-        let free = news.free && !self.journal.phase.holds();
+    /// Notes the fence of a lock before anything is done with it, that all is given back when it is, and what was reported before anything follows from
+    /// that.
+    fn note(&mut self, news: &News) {
+        let before = (self.journal.claimed.clone(), self.journal.reported.clone());
+        self.journal.reported.clone_from(&news.reported);
         match &mut self.journal.claimed {
-            Some(_) if free => self.journal.claimed = None,
-            Some(claimed) if news.lock == LockFact::Held && claimed.fence != news.fence => claimed.fence = news.fence,
-            _ => return,
+            claimed if news.free && !self.journal.phase.holds() => *claimed = None,
+            Some(claimed) if news.lock == LockFact::Held => claimed.fence = news.fence,
+            _ => {}
         }
-        self.store_journal();
+        if before != (self.journal.claimed.clone(), self.journal.reported.clone()) {
+            self.store_journal();
+        }
     }
 
     fn announce(&mut self) {

@@ -1,5 +1,6 @@
 //! The daemon dies between any two of lock, drain, reboot, boot, health and unlock; etcd is away.
 
+use reboot_lock::store::Fault;
 use reboot_lock::{Claim as EtcdClaim, Purpose};
 
 use super::*;
@@ -163,6 +164,80 @@ async fn a_host_that_went_down_anywhere_and_fell_back_keeps_what_it_had_and_quar
         assert_eq!(quarantines.iter().map(|one| one.reason.as_str()).collect::<Vec<_>>(), ["docker is failed"], "{death:?}");
         assert_eq!(machine.holders().await, usize::from(death != Death::Asked), "{death:?}");
     }
+}
+
+impl Machine {
+    /// Comes back with the old version, and says so; its daemon.
+    async fn falls_back(&self, death: Death) -> Running {
+        self.dies(death).await;
+        self.boots("two", "1.0");
+        self.is_healthy("1.0");
+        let daemon = self.start().await;
+        self.eventually("reported", async || self.journal().reported.is_some()).await;
+        daemon
+    }
+}
+
+/// The quarantine is cleared while the daemon runs, while it is dead, while etcd goes away, and where the answer to giving back is lost.
+#[tokio::test]
+async fn a_lock_kept_for_a_version_goes_back_when_that_is_cleared_whatever_fails_meanwhile() {
+    for death in [Death::Granted, Death::Told] {
+        for (dead, down, faults) in
+            [(false, false, 0), (true, false, 0), (true, true, 0), (false, true, 0), (false, false, 1), (true, false, 2)]
+        {
+            let machine = Machine::new();
+            let daemon = machine.falls_back(death).await;
+            assert_eq!(machine.holders().await, 1);
+            if dead {
+                daemon.abort();
+                tokio::task::yield_now().await;
+            }
+            assert!(machine.lock().clear_quarantine("1.1", &actor()).await.unwrap());
+            machine.store.set_down(down);
+            machine.store.inject([Fault::LostAnswer, Fault::LostRequest].into_iter().cycle().take(faults));
+            let daemon = if dead { machine.start().await } else { daemon };
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            machine.store.set_down(false);
+            machine.ends_free(death).await;
+            // Nothing of it comes back.
+            killed(daemon).await;
+            let _daemon = machine.start().await;
+            machine.eventually("settled", async || machine.status().await.state == "idle").await;
+            machine.ends_free(death).await;
+        }
+    }
+}
+
+/// What the journal does not know to be reported is reported again: a lock never goes back for a quarantine that only is not there yet.
+#[tokio::test]
+async fn a_daemon_that_died_while_it_reported_a_version_does_so_again() {
+    let machine = Machine::new();
+    killed(machine.falls_back(Death::Told).await).await;
+    let mut journal = machine.journal();
+    journal.reported = None;
+    journal.store(&machine.paths.journal()).unwrap();
+    machine.lock().clear_quarantine("1.1", &actor()).await.unwrap();
+    let _daemon = machine.start().await;
+    machine.eventually("again", async || machine.journal().reported.is_some()).await;
+    assert_eq!((machine.lock().quarantines().await.unwrap().len(), machine.holders().await), (1, 1));
+}
+
+/// The same version once more, on purpose, after it was cleared: that it failed the first time is not taken for a report of the second.
+#[tokio::test]
+async fn a_version_that_fails_twice_is_quarantined_twice() {
+    let machine = Machine::new();
+    let daemon = machine.falls_back(Death::Told).await;
+    machine.lock().clear_quarantine("1.1", &actor()).await.unwrap();
+    machine.ends_free(Death::Told).await;
+    machine.told.lock().unwrap().clear();
+    machine.update("1.1");
+    machine.is_told(true).await;
+    killed(daemon).await;
+    machine.boots("three", "1.0");
+    machine.is_healthy("1.0");
+    let _daemon = machine.start().await;
+    machine.eventually("again", async || machine.lock().quarantines().await.unwrap().len() == 1).await;
+    assert_eq!(machine.holders().await, 1);
 }
 
 #[tokio::test]

@@ -190,13 +190,26 @@ async fn a_host_that_fell_back_keeps_the_lock_and_quarantines_the_version_once()
     assert_eq!(machine.holders().await, 1);
     let status = machine.status().await;
     assert!(status.why().contains("Version 1.1 failed on this host"), "{}", status.why());
-    // An operator clears it: beginning again does not bring it back.
+    assert!(status.why().contains("`locksmithctl quarantine clear 1.1` lets all go on"), "{}", status.why());
+    // Another host wants the version, and says why it does not get it.
+    let host = |id: &str| Identity { machine_id: id.into(), boot_id: "x".into(), hostname: id.into(), version: "1.0".into() };
+    let other = Arc::new(EtcdLock::new(machine.lock(), host("b"), None));
+    let waits = Permission::start(Some(other), None, HostState::default());
+    waits.want(Target::Want(Claim { version: Some("1.1".into()), reason: "an update".into() }));
+    machine.eventually("refused", async || matches!(waits.news().lock, LockFact::Quarantined(_))).await;
+    // An operator clears it, and nothing else: the lock goes back, and the other goes on. Beginning again does not bring the quarantine back.
     let actor = reboot_lock::audit::Actor { host: "x".into(), by: "test".into(), why: "looked".into() };
     machine.lock().clear_quarantine("1.1", &actor).await.unwrap();
-    daemon.abort();
+    machine.eventually("the other goes on", async || waits.news().lock == LockFact::Held).await;
+    machine.eventually("told", async || machine.status().await.kept.is_none()).await;
+    let trail = machine.lock().audit().await.unwrap();
+    let end = trail.iter().find(|record| record.act == reboot_lock::audit::Act::Unlock).unwrap();
+    assert_eq!((end.subject.as_str(), end.by.as_str()), ("0123456789abcdef", "reboot-locksmith"));
+    assert_eq!(end.why, "the quarantine of version 1.1, which failed on this host, was cleared");
+    killed(daemon).await;
     let _daemon = machine.start().await;
-    machine.eventually("kept", async || machine.status().await.kept.is_some()).await;
-    assert!(machine.lock().quarantines().await.unwrap().is_empty());
+    machine.eventually("settled", async || machine.status().await.state == "idle").await;
+    assert!(machine.lock().quarantines().await.unwrap().is_empty() && machine.holders().await == 1);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use reboot_rules::{Seconds, show_time, system_clock};
 
 use crate::host::Identity;
 use crate::journal::Claimed;
-use crate::permission::{Claim, Earlier, HostState, Lock, Refusal};
+use crate::permission::{Claim, Earlier, Failure, HostState, Lock, Refusal, Report};
 use crate::policy::LockFact;
 use crate::watch::uptime;
 
@@ -36,6 +36,16 @@ pub struct EtcdLock {
     seen: Mutex<i64>,
     /// Since when the first of the holders has had it that this host waits for.
     oldest: Mutex<Option<Seconds>>,
+}
+
+/// What is to become of a lock of an earlier boot.
+enum Fate {
+    /// It goes back.
+    Release { why: String },
+    /// It stays for now.
+    Keep { why: String },
+    /// The version it was taken for has failed: it stays until a person comes.
+    Failed(Failure),
 }
 
 /// Who has the lock, and since when: one that does not come back shows by that.
@@ -62,27 +72,46 @@ impl EtcdLock {
         }
     }
 
+    /// What is to become of a lock of an earlier boot. Where this host has quarantined the version that failed, and that is no more, a person has
+    /// looked: clearing it is the word for the fleet to go on, which the lock must not be in the way of.
+    async fn fate(&self, record: &Holder, host: &HostState) -> Result<Fate, LockError> {
+        let (version, reason) = match decision(record, &self.identity, host, false) {
+            Decision::Release { why } => return Ok(Fate::Release { why }),
+            Decision::Keep { why } => return Ok(Fate::Keep { why }),
+            Decision::FellBack { version, reason } => (version, reason),
+        };
+        let report = Report { version, boot_id: record.boot_id.clone() };
+        if host.reported.as_ref() == Some(&report)
+            && !self.lock.is_quarantined(&report.version).await?
+            && let Decision::Release { why } = decision(record, &self.identity, host, true)
+        {
+            return Ok(Fate::Release { why });
+        }
+        Ok(Fate::Failed(Failure { report, reason }))
+    }
+
     /// What to make of it that this host holds nothing. What was to go back went back, or will not be missed.
-    fn lost(&self, host: &HostState) -> Earlier {
-        let Some(claimed) = &self.earlier else { return Earlier::Nothing };
-        let failed = match decision(&record_of(claimed, &self.identity), &self.identity, host) {
-            Decision::Release { .. } => return Earlier::Nothing,
-            Decision::Keep { .. } => None,
-            Decision::FellBack { version, reason } => Some((version, reason)),
+    async fn lost(&self, host: &HostState) -> Result<Earlier, LockError> {
+        let Some(claimed) = &self.earlier else { return Ok(Earlier::Nothing) };
+        let failed = match self.fate(&record_of(claimed, &self.identity), host).await? {
+            Fate::Release { .. } => return Ok(Earlier::Nothing),
+            Fate::Keep { .. } => None,
+            Fate::Failed(failure) => Some(failure),
         };
         let group = self.lock.group();
-        match (claimed.fence, failed) {
+        Ok(match (claimed.fence, failed) {
             (Some(fence), failed) => {
                 let how = "it expired, or somebody gave it back";
                 Earlier::Lost { why: format!("the lock of group {group} of the boot before (fence {fence}) is gone: {how}"), failed }
             }
             // The host went down while it waited, came up with the version that it waited for, and that failed.
             (None, Some(failed)) if host.failed.is_some() => {
-                let why = format!("version {} failed on this host, which had not got the lock of group {group} for it", failed.0);
+                let version = &failed.report.version;
+                let why = format!("version {version} failed on this host, which had not got the lock of group {group} for it");
                 Earlier::Lost { why, failed: Some(failed) }
             }
             (None, _) => Earlier::Nothing,
-        }
+        })
     }
 
     fn actor(&self, why: &str) -> Actor {
@@ -121,18 +150,15 @@ pub fn record_of(claimed: &Claimed, identity: &Identity) -> Holder {
     }
 }
 
-/// The rule about a lock of an earlier boot, asked about this host.
-pub fn decision(record: &Holder, identity: &Identity, host: &HostState) -> Decision {
+/// The rule about a lock of an earlier boot, asked about this host; `cleared`: whether a person has cleared what failed.
+pub fn decision(record: &Holder, identity: &Identity, host: &HostState, cleared: bool) -> Decision {
     let failed = host.failed.as_ref().filter(|(version, _)| record.version.as_ref() == Some(version));
-    decide(
-        record,
-        &Host {
-            boot_id: &identity.boot_id,
-            running: &identity.version,
-            healthy: host.healthy,
-            outcome: failed.map_or(Outcome::Pending, |(_, reason)| Outcome::Failed(reason.clone())),
-        },
-    )
+    let outcome = match (cleared, failed) {
+        (true, _) => Outcome::Cleared,
+        (false, Some((_, reason))) => Outcome::Failed(reason.clone()),
+        (false, None) => Outcome::Pending,
+    };
+    decide(record, &Host { boot_id: &identity.boot_id, running: &identity.version, healthy: host.healthy, outcome })
 }
 
 #[async_trait]
@@ -200,18 +226,18 @@ impl Lock for EtcdLock {
 
     async fn settle(&self, host: &HostState) -> Result<Earlier, Refusal> {
         let held = self.lock.settle(&self.identity.machine_id).await.map_err(|error| refusal(&error))?;
-        let Some(record) = held else { return Ok(self.lost(host)) };
+        let Some(record) = held else { return self.lost(host).await.map_err(|error| refusal(&error)) };
         if record.boot_id == self.identity.boot_id && matches!(record.purpose, Purpose::Update | Purpose::Reboot) {
             let why = "the reboot daemon began again before the reboot".to_owned();
             return Ok(Earlier::Release { why });
         }
-        Ok(match decision(&record, &self.identity, host) {
-            Decision::Release { why } => Earlier::Release { why },
-            Decision::Keep { why } => Earlier::Keep { why, failed: None },
-            Decision::FellBack { version, reason } => {
-                let why =
-                    format!("version {version} failed on this host ({reason}): `locksmithctl unlock` frees the lock when you have looked");
-                Earlier::Keep { why, failed: Some((version, reason)) }
+        Ok(match self.fate(&record, host).await.map_err(|error| refusal(&error))? {
+            Fate::Release { why } => Earlier::Release { why },
+            Fate::Keep { why } => Earlier::Keep { why, failed: None },
+            Fate::Failed(failure) => {
+                let (version, reason) = (&failure.report.version, &failure.reason);
+                let ends = format!("`locksmithctl quarantine clear {version}` lets all go on, `locksmithctl unlock` frees the lock alone");
+                Earlier::Keep { why: format!("version {version} failed on this host ({reason}): {ends}"), failed: Some(failure) }
             }
         })
     }
@@ -232,8 +258,17 @@ impl Lock for EtcdLock {
         self.lock.quarantine(&record, &self.actor(reason)).await.map_err(|error| refusal(&error))
     }
 
-    async fn released(&self) {
-        self.lock.until_released(&self.identity.machine_id).await;
+    async fn released(&self, failed: Option<&Failure>) {
+        let cleared = async {
+            match failed {
+                Some(failed) => self.lock.until_cleared(&failed.report.version).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.lock.until_released(&self.identity.machine_id) => {}
+            () = cleared => {}
+        }
     }
 
     async fn changed(&self) {
@@ -284,16 +319,16 @@ mod tests {
         let fence = before.acquire(&claim(), &|_| {}).await.unwrap();
         assert_eq!(before.confirm(&claim(), fence).await, Ok(()));
         let starting = HostState::default();
-        let healthy = HostState { healthy: true, failed: None };
+        let healthy = HostState { healthy: true, ..HostState::default() };
         let new = host(&store, "a", "two", "1.1");
         assert!(matches!(new.settle(&starting).await, Ok(Earlier::Keep { failed: None, .. })));
         assert!(matches!(new.settle(&healthy).await, Ok(Earlier::Release { .. })));
         // It fell back instead: whatever its health, it keeps the lock and names the version.
         let old = host(&store, "a", "two", "1.0");
-        for state in [&healthy, &HostState { healthy: true, failed: Some(("1.1".into(), "docker is failed".into())) }] {
-            let Ok(Earlier::Keep { failed: Some((version, reason)), .. }) = old.settle(state).await else { panic!() };
-            assert_eq!(version, "1.1");
-            old.quarantine(&version, &reason).await.unwrap();
+        for state in [&healthy, &HostState { healthy: true, failed: Some(("1.1".into(), "docker is failed".into())), reported: None }] {
+            let Ok(Earlier::Keep { failed: Some(Failure { report, reason }), .. }) = old.settle(state).await else { panic!() };
+            assert_eq!((report.version.as_str(), report.boot_id.as_str()), ("1.1", "one"));
+            old.quarantine(&report.version, &reason).await.unwrap();
         }
         let other = host(&store, "b", "x", "1.0");
         assert!(matches!(other.acquire(&claim(), &|_| {}).await, Err(Refusal::Quarantined(_))));
@@ -311,7 +346,7 @@ mod tests {
         let store = Arc::new(Memory::default());
         let (before, claimed) = went_down(&store).await;
         let back = Arc::new(back(&store, &claimed, "two", "1.0"));
-        let permission = crate::permission::Permission::start(Some(back), None, HostState { healthy: true, failed: None }, None);
+        let permission = crate::permission::Permission::start(Some(back), None, HostState { healthy: true, ..HostState::default() });
         let mut news = permission.subscribe();
         news.wait_for(|news| news.kept.is_some()).await.unwrap();
         before.lock.unlock("a", None, &before.actor("looked at")).await.unwrap();
@@ -346,7 +381,7 @@ mod tests {
         let mut waiting = Vec::new();
         for (number, position) in ["this host is next", "other hosts wait before this one"].into_iter().enumerate() {
             let lock = Arc::new(host(&store, &format!("w{number}"), "one", "1.0"));
-            let permission = crate::permission::Permission::start(Some(lock), None, HostState::default(), None);
+            let permission = crate::permission::Permission::start(Some(lock), None, HostState::default());
             permission.want(crate::permission::Target::Want(claim()));
             let waits = |news: &crate::permission::News| matches!(&news.lock, LockFact::Waiting(why) if why.contains(position));
             let mut news = permission.subscribe();
@@ -365,7 +400,7 @@ mod tests {
     async fn a_host_that_comes_back_notices_that_its_lock_is_gone() {
         let store = Arc::new(Memory::default());
         let (before, claimed) = went_down(&store).await;
-        let (healthy, starting) = (HostState { healthy: true, failed: None }, HostState::default());
+        let (healthy, starting) = (HostState { healthy: true, ..HostState::default() }, HostState::default());
         let back = |boot: &str, version: &str| back(&store, &claimed, boot, version);
         assert!(matches!(back("two", "1.1").settle(&starting).await, Ok(Earlier::Keep { .. })));
         before.lock.unlock("a", None, &before.actor("by hand")).await.unwrap();
@@ -374,8 +409,8 @@ mod tests {
         assert!(why.contains("(fence 1) is gone"), "{why}");
         assert_eq!(back("two", "1.1").settle(&healthy).await, Ok(Earlier::Nothing), "it would have gone back");
         // What failed is said all the same.
-        let Ok(Earlier::Lost { failed: Some((version, _)), .. }) = back("two", "1.0").settle(&healthy).await else { panic!() };
-        assert_eq!(version, "1.1");
+        let Ok(Earlier::Lost { failed: Some(failure), .. }) = back("two", "1.0").settle(&healthy).await else { panic!() };
+        assert_eq!(failure.report.version, "1.1");
         let not_got = Claimed { fence: None, ..claimed.clone() };
         assert_eq!(super::tests::back(&store, &not_got, "two", "1.0").settle(&healthy).await, Ok(Earlier::Nothing));
     }

@@ -14,7 +14,7 @@ use crate::connect;
 use crate::etcd_lock::{decision, record_of};
 use crate::host::Identity;
 use crate::journal::Claimed;
-use crate::permission::{Claim, Earlier, HostState, Lock, Refusal};
+use crate::permission::{Claim, Earlier, Failure, HostState, Lock, Refusal, Report};
 use crate::policy::LockFact;
 
 /// Seconds between questions while the server says no: the protocol has no other way to wait.
@@ -93,13 +93,14 @@ impl Lock for FleetLock {
                 false => Earlier::Keep { why: "the host is not healthy yet".to_owned(), failed: None },
             });
         };
-        Ok(match decision(&record_of(claimed, &self.identity), &self.identity, host) {
+        Ok(match decision(&record_of(claimed, &self.identity), &self.identity, host, false) {
             Decision::Release { why } => Earlier::Release { why },
             Decision::Keep { why } => Earlier::Keep { why, failed: None },
             Decision::FellBack { version, reason } => {
                 let what = format!("version {version} failed on this host ({reason})");
                 let why = format!("{what}; the FleetLock server's operator frees the lock, or a newer release does");
-                Earlier::Keep { why, failed: Some((version, reason)) }
+                let report = Report { version, boot_id: claimed.boot_id.clone() };
+                Earlier::Keep { why, failed: Some(Failure { report, reason }) }
             }
         })
     }
@@ -143,7 +144,7 @@ mod tests {
         let url = format!("http://{}", listener.address().unwrap());
         let server = tokio::spawn(async move { listener.serve().await });
         let claim = Claim { version: Some("1.1".into()), reason: "an update".into() };
-        let (healthy, starting) = (HostState { healthy: true, failed: None }, HostState::default());
+        let (healthy, starting) = (HostState { healthy: true, ..HostState::default() }, HostState::default());
         let first = host(&url, "a", "one", "1.0", None);
         assert_eq!(first.acquire(&claim, &|_| {}).await, Ok(None));
         assert_eq!(first.confirm(&claim, None).await, Ok(()));

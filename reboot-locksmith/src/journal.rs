@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::drain::{Occasion, Running};
 use crate::drain_task::Undoing;
 use crate::machine::Phase;
-use crate::permission::Claim;
+use crate::permission::{Claim, Report};
 use crate::policy::Wanted;
 
 const FORMAT: u32 = 1;
@@ -52,8 +52,8 @@ pub struct Journal {
     pub wanted: Option<Wanted>,
     /// What may be held; none when all was given back.
     pub claimed: Option<Claimed>,
-    /// The version that this host has quarantined: once is enough, an operator may have cleared it.
-    pub quarantined: Option<String>,
+    /// The version that this host has quarantined, and after which try: once is enough for each, an operator may have cleared it.
+    pub reported: Option<Report>,
     /// What hooks were told about a reboot that has not come yet.
     pub occasion: Occasion,
     /// Hooks that ran for it.
@@ -157,15 +157,16 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a/journal.json");
         assert_eq!(Journal::load(&path), (Journal::default(), None));
+        let report = Report { version: "1.2".into(), boot_id: "zero".into() };
         let mut journal =
-            Journal { phase: Phase::Draining { since: 5 }, boot_id: "one".into(), quarantined: Some("1.2".into()), ..Journal::default() };
+            Journal { phase: Phase::Draining { since: 5 }, boot_id: "one".into(), reported: Some(report.clone()), ..Journal::default() };
         journal.store(&path).unwrap();
         let (mut loaded, problem) = Journal::load(&path);
         assert_eq!((&loaded, problem), (&journal, None));
         loaded.enter_boot("one");
         assert_eq!(loaded, journal);
         loaded.enter_boot("two");
-        assert_eq!((loaded.phase, loaded.quarantined.as_deref()), (Phase::Idle, Some("1.2")));
+        assert_eq!((loaded.phase, &loaded.reported), (Phase::Idle, &Some(report)));
         // Earlier versions noted less beside the claim, or more.
         let claim = Claim { version: Some("1.2".into()), reason: "x".into() };
         let less = Claimed { claim: claim.clone(), ..Claimed::default() };

@@ -30,13 +30,9 @@ impl Daemon {
         (status.kept, status.lost) = (news.kept, news.lost);
         status.warn(fleet_lock_server::SETTING, self.server.as_ref().and_then(Server::trouble));
         status.holder_since = self.permission.oldest_holder();
-        status.quarantined.clone_from(&news.quarantined);
+        status.quarantined = news.reported.map(|report| report.version);
         status.scheduled = Scheduled::read(&self.paths.scheduled());
         status.settings_problems = problems;
-        if self.journal.quarantined != news.quarantined {
-            self.journal.quarantined = news.quarantined;
-            self.store_journal();
-        }
         // Said once, when it changes: the log is where people look when the daemon is gone.
         let line = match (&self.status.wanted, step.judgement.against()) {
             (None, _) => String::new(),
