@@ -122,7 +122,9 @@ impl RebootLock {
             let compares =
                 [Compare::ModRevision(reservation.clone(), revision), Compare::ModRevision(semaphore.clone(), read.mod_revision)];
             let put = |key, value| Write::Put { key, value, lease: 0 };
-            let writes = [Write::Delete(reservation), put(semaphore, next.encode()), put(self.keys.audit(next.generation), audit.encode())];
+            let asking = self.keys.asking(id);
+            let audited = put(self.keys.audit(next.generation), audit.encode());
+            let writes = [Write::Delete(reservation), Write::Delete(asking), put(semaphore, next.encode()), audited];
             if self.is_done(&compares, &writes, &mut backoff, &mut unanswered).await? {
                 return Ok(true);
             }

@@ -12,7 +12,6 @@ use crate::keys::{self, DEFAULT_PREFIX, Group};
 use crate::lock::{Held, Options, RebootLock};
 use crate::quarantine::Quarantine;
 use crate::queue::{Place, Progress};
-use crate::quorum::{Guard, Reservation};
 use crate::semaphore::{Claim, Purpose, Semaphore};
 use crate::store::{Event, Fault, Keys, Memory, Store, StoreError, Write};
 
@@ -477,33 +476,4 @@ async fn many_hosts_on_a_bad_network_never_hold_more_than_the_slots() {
     assert_eq!(holders_written(&store), 3);
     assert!(holders(&lock).await.is_empty());
     assert_eq!(lock.waiting().await.unwrap(), 0);
-}
-
-#[tokio::test]
-async fn one_reservation_for_all_groups_of_a_cluster() {
-    use crate::quorum::Reserved;
-    let store = Memory::default();
-    let guard = Guard::new(Arc::new(store.clone()), DEFAULT_PREFIX);
-    let (mine, other) = (Reservation::new("a", "host-a", "b1", 5), Reservation::new("b", "host-b", "b1", 6));
-    store.inject([Fault::LostAnswer]);
-    assert_eq!(guard.reserve(&mine, None).await.unwrap(), Reserved::Ours);
-    assert_eq!(guard.reserve(&mine, None).await.unwrap(), Reserved::Ours);
-    match guard.reserve(&other, None).await.unwrap() {
-        Reserved::Taken { by, .. } => assert_eq!(by, mine),
-        Reserved::Ours => panic!("two hosts have it"),
-    }
-    assert!(!guard.release("b").await.unwrap());
-    // A release that arrives late does not end a reservation that was renewed.
-    store.inject([Fault::Late, Fault::LostRequest, Fault::LostRequest, Fault::LostRequest]);
-    assert!(guard.release("a").await.is_err());
-    guard.reserve(&mine, None).await.unwrap();
-    store.deliver_late();
-    assert!(guard.reservation().await.unwrap().0.is_some());
-    store.inject([Fault::LostAnswer]);
-    assert!(guard.release("a").await.unwrap());
-    assert_eq!(guard.reserve(&other, Some(Duration::from_secs(60))).await.unwrap(), Reserved::Ours);
-    store.advance(Duration::from_secs(61));
-    assert_eq!(guard.reservation().await.unwrap().0, None);
-    store.txn(&[], &[Write::Put { key: keys().reservation(), value: b"mine".to_vec(), lease: 0 }]).await.unwrap();
-    assert_eq!(guard.reserve(&mine, None).await.unwrap_err().kind(), "foreign_value");
 }

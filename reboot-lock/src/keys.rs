@@ -193,6 +193,12 @@ impl Keys {
     pub fn reservation(&self) -> String {
         format!("{}/etcd/reservation", self.prefix)
     }
+
+    /// Where a host notes that it asks for the reservation.
+    #[must_use]
+    pub fn asking(&self, id: &str) -> String {
+        format!("{}/etcd/asking/{}", self.prefix, escape(id))
+    }
 }
 
 #[cfg(test)]

@@ -12,13 +12,14 @@
 //! quarantine, and no other host failed after it, every host is done and every slot free.
 
 use crate::keys::Group;
+use crate::model_search::Model;
 use crate::release::{self, Decision, Host, Outcome};
 use crate::semaphore::{Claim, Holder, Purpose, Semaphore, Standing};
 
 const OLD: &str = "1.0.0";
 const NEW: &str = "1.1.0";
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup {
     pub(crate) hosts: usize,
     pub(crate) max: u32,
@@ -27,6 +28,8 @@ pub(crate) struct Setup {
     pub(crate) bad: usize,
     /// How often a person clears the quarantine.
     pub(crate) clears: u8,
+    /// How often a host that waits or holds no longer wants to reboot, for a while.
+    pub(crate) call_offs: u8,
     /// Holders may be removed when their time runs out; how often that happens.
     pub(crate) timeouts: u8,
 }
@@ -56,6 +59,10 @@ enum At {
     Settling(u8),
     /// Has sent the quarantine.
     Reporting(u8),
+    /// Its window has closed, or its daemon begins again: gives back what it has, before it wants it again.
+    Leaving,
+    /// Has sent that.
+    Returning(u8),
     /// Fell back, and holds on until the quarantine is cleared.
     FellBack,
     /// The version is quarantined: it stays with the old one until that is cleared.
@@ -97,6 +104,7 @@ pub(crate) struct State {
     /// What each host's journal knows to be reported: the boot that took the lock.
     reported: Vec<Option<u8>>,
     clears: u8,
+    call_offs: u8,
     /// Fences whose timers ran out.
     ran_out: Vec<u64>,
     network: Vec<Message>,
@@ -119,26 +127,6 @@ fn claim(host: usize, boot: u8) -> Claim {
 }
 
 impl State {
-    pub(crate) fn first(setup: Setup) -> Self {
-        let semaphore = Semaphore { max: setup.max, ..Semaphore::default() };
-        Self {
-            at: vec![At::Joining(0); setup.hosts],
-            semaphore,
-            records: vec![0; setup.hosts],
-            places: Vec::new(),
-            notes: vec![0; setup.hosts],
-            quarantined: false,
-            reported: vec![None; setup.hosts],
-            clears: setup.clears,
-            ran_out: Vec::new(),
-            network: Vec::new(),
-            numbers: 0,
-            faults: setup.faults,
-            timeouts: setup.timeouts,
-            boots: vec![0; setup.hosts],
-        }
-    }
-
     fn expires(&self, setup: Setup) -> bool {
         setup.timeouts > 0
     }
@@ -241,6 +229,7 @@ impl State {
                     At::Booted(None)
                 }
             }
+            At::Returning(number) if number == message.number => At::Leaving,
             At::Reporting(number) if number == message.number => {
                 if done || self.quarantined {
                     self.report(host);
@@ -321,19 +310,51 @@ impl State {
                     },
                 }
             }
+            At::Leaving => {
+                next.leave(host);
+                match self.record(host) {
+                    0 => At::Joining(self.semaphore.generation),
+                    record => At::Returning(next.send(host, Wish::Unlock { record })),
+                }
+            }
             // Both watch for it.
             At::FellBack if !self.quarantined => At::Booted(None),
             At::Refused if !self.quarantined => At::Joining(self.semaphore.generation),
             // A message that was lost altogether.
             At::Locking(number) if lost(*number) => At::Doubting,
             At::Settling(number) | At::Reporting(number) if lost(*number) => At::Booted(None),
+            At::Returning(number) if lost(*number) => At::Leaving,
             _ => return None,
         };
         Some(next)
     }
+}
 
-    /// All that can happen next; `true` for what is no fault.
-    pub(crate) fn all(&self, setup: Setup) -> Vec<(bool, Self)> {
+impl Model for State {
+    type Setup = Setup;
+
+    fn first(setup: Setup) -> Self {
+        let semaphore = Semaphore { max: setup.max, ..Semaphore::default() };
+        Self {
+            at: vec![At::Joining(0); setup.hosts],
+            semaphore,
+            records: vec![0; setup.hosts],
+            places: Vec::new(),
+            notes: vec![0; setup.hosts],
+            quarantined: false,
+            reported: vec![None; setup.hosts],
+            clears: setup.clears,
+            call_offs: setup.call_offs,
+            ran_out: Vec::new(),
+            network: Vec::new(),
+            numbers: 0,
+            faults: setup.faults,
+            timeouts: setup.timeouts,
+            boots: vec![0; setup.hosts],
+        }
+    }
+
+    fn all(&self, setup: Setup) -> Vec<(bool, Self)> {
         let mut next: Vec<(bool, Self)> = (0..setup.hosts).filter_map(|host| self.step(setup, host)).map(|state| (true, state)).collect();
         for (index, message) in self.network.iter().enumerate() {
             let mut arrived = self.clone();
@@ -360,8 +381,15 @@ impl State {
             }
         }
         for host in 0..setup.hosts {
+            let waits = matches!(self.at[host], At::Queued | At::Behind(_) | At::First(..) | At::Locking(_) | At::Doubting | At::Held(_));
+            if waits && self.call_offs > 0 {
+                let mut state = self.clone();
+                state.call_offs -= 1;
+                state.at[host] = At::Leaving;
+                next.push((false, state));
+            }
             if self.faults == 0 {
-                break;
+                continue;
             }
             let mut fault = |at: At| {
                 let mut state = self.clone();
@@ -374,6 +402,11 @@ impl State {
                 At::Locking(_) => {
                     fault(At::Doubting);
                     fault(At::Down(None));
+                }
+                At::Returning(_) => {
+                    fault(At::Leaving);
+                    fault(At::Down(None));
+                    fault(At::Joining(self.semaphore.generation));
                 }
                 At::Settling(_) => {
                     fault(At::Booted(None));
@@ -419,7 +452,7 @@ impl State {
         next
     }
 
-    pub(crate) fn check(&self, setup: Setup) {
+    fn check(&self, setup: Setup) {
         assert!(self.semaphore.holders.len() <= setup.max as usize, "{} holders", self.semaphore.holders.len());
         let mut down = 0;
         for (host, at) in self.at.iter().enumerate() {
@@ -439,12 +472,12 @@ impl State {
         assert!(down <= setup.max, "{down} hosts are down on purpose");
     }
 
-    /// Whether a quarantine was cleared, and none came after it.
-    pub(crate) fn was_cleared(&self, setup: Setup) -> bool {
-        self.clears < setup.clears && !self.quarantined
+    /// A quarantine was cleared, and none came after it.
+    fn is_witness(&self, setup: Setup) -> bool {
+        setup.clears == 0 || self.clears < setup.clears && !self.quarantined
     }
 
-    pub(crate) fn ended_well(&self, setup: Setup) {
+    fn ended_well(&self, setup: Setup) {
         let holders: Vec<&str> = self.semaphore.holders.iter().map(|holder| holder.id.as_str()).collect();
         assert!(self.places.is_empty(), "the queue is left with {:?}, hosts {:?}, {:?}", self.places, self.at, self.semaphore);
         if self.quarantined {

@@ -10,6 +10,7 @@ use super::{Picture, Verdict, decide};
 use crate::error::LockError;
 use crate::etcd::Etcd;
 use crate::keys::{self, Group, shortened};
+use crate::lock::UNANSWERED;
 use crate::store::{Compare, Keys, Store, StoreError, Watch, Write};
 
 const FORMAT: u32 = 1;
@@ -55,6 +56,7 @@ pub enum Reserved {
 #[derive(Clone)]
 pub struct Guard {
     store: Arc<dyn Store>,
+    keys: keys::Keys,
     key: String,
 }
 
@@ -62,7 +64,8 @@ impl Guard {
     /// With the keys below `prefix`.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, prefix: &str) -> Self {
-        Self { store, key: keys::Keys::new(prefix, &Group::default()).reservation() }
+        let keys = keys::Keys::new(prefix, &Group::default());
+        Self { store, key: keys.reservation(), keys }
     }
 
     /// Who has the reservation, with its revision, and the store's.
@@ -84,10 +87,14 @@ impl Guard {
     /// Takes the reservation if nobody else has it. Asking again is fine, and makes a late release of ours fail. With `expire_after`, etcd drops it
     /// when the host has not come back by then.
     ///
+    /// The host notes first that it asks, and the reservation demands that note as it was written: what is still under way from a try that was given up
+    /// never comes after the next try, or after a release, which takes the note away. A reservation that nobody knows of would stop all members.
+    ///
     /// # Errors
     /// See [`LockError`].
     pub async fn reserve(&self, mine: &Reservation, expire_after: Option<Duration>) -> Result<Reserved, LockError> {
         let mut unanswered = 0;
+        let asking = self.keys.asking(&mine.id);
         loop {
             let (held, revision) = self.reservation().await?;
             let before = match held {
@@ -95,37 +102,47 @@ impl Guard {
                 Some((_, before)) => before,
                 None => 0,
             };
+            let note = Write::Put { key: asking.clone(), value: mine.boot_id.clone().into_bytes(), lease: 0 };
+            let Some(noted) = self.done(&[], &[note], &mut unanswered).await? else { continue };
             let lease = match expire_after {
                 Some(after) => self.store.grant_lease(after).await?,
                 None => 0,
             };
             let value = serde_json::to_vec(mine).unwrap_or_default();
-            let writes = [Write::Put { key: self.key.clone(), value, lease }];
-            match self.store.txn(&[Compare::ModRevision(self.key.clone(), before)], &writes).await {
-                Ok(committed) if committed.succeeded => return Ok(Reserved::Ours),
-                Ok(_) => {}
-                Err(error) if error.may_have_happened() && unanswered < 3 => unanswered += 1,
-                Err(error) => return Err(error.into()),
+            let compares = [Compare::ModRevision(self.key.clone(), before), Compare::ModRevision(asking.clone(), noted)];
+            if self.done(&compares, &[Write::Put { key: self.key.clone(), value, lease }], &mut unanswered).await?.is_some() {
+                return Ok(Reserved::Ours);
             }
         }
     }
 
-    /// Gives the reservation back if it is of host `id`; whether it was.
+    /// The revision at which writes were done; none where they were not, or no answer came: what is there now has to be looked at.
+    async fn done(&self, compares: &[Compare], writes: &[Write], unanswered: &mut u32) -> Result<Option<i64>, LockError> {
+        match self.store.txn(compares, writes).await {
+            Ok(committed) => Ok(committed.succeeded.then_some(committed.revision)),
+            Err(error) if error.may_have_happened() && *unanswered < UNANSWERED => {
+                *unanswered += 1;
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Gives the reservation back if it is of host `id`; whether it was. What that host has asked for never comes after this.
     ///
     /// # Errors
     /// See [`LockError`].
     pub async fn release(&self, id: &str) -> Result<bool, LockError> {
         let mut unanswered = 0;
+        let mut had = false;
         loop {
-            let Some((held, revision)) = self.reservation().await?.0 else { return Ok(unanswered > 0) };
-            if held.id != id {
-                return Ok(unanswered > 0);
-            }
-            match self.store.txn(&[Compare::ModRevision(self.key.clone(), revision)], &[Write::Delete(self.key.clone())]).await {
-                Ok(committed) if committed.succeeded => return Ok(true),
-                Ok(_) => {}
-                Err(error) if error.may_have_happened() && unanswered < 3 => unanswered += 1,
-                Err(error) => return Err(error.into()),
+            let (there, revision) = self.reservation().await?.0.map_or((None, 0), |(held, revision)| (Some(held.id), revision));
+            let own = there.is_some_and(|holder| holder == id);
+            had |= own;
+            let mut writes = vec![Write::Delete(self.keys.asking(id))];
+            writes.extend(own.then(|| Write::Delete(self.key.clone())));
+            if self.done(&[Compare::ModRevision(self.key.clone(), revision)], &writes, &mut unanswered).await?.is_some() {
+                return Ok(had);
             }
         }
     }

@@ -1,7 +1,11 @@
 //! Whether a member of an etcd cluster may go down now: the rule, as a function of what the members say. `guard` asks them, and holds the one
 //! reservation that a cluster has, so that hosts of different groups cannot take two members down at once.
 
+#[cfg(test)]
+mod faults;
 mod guard;
+#[cfg(test)]
+pub(crate) mod model;
 
 use crate::etcd::{Health, Member};
 
