@@ -111,7 +111,6 @@ impl Agent {
             (Claim::Empty, true) => &[Part::Root],
             (Claim::Empty, false) => &[Part::Root, Part::Uki],
         };
-        let mut taken = None;
         if !parts.is_empty() {
             if claim == Claim::Filled {
                 journal.position = Position::default();
@@ -123,7 +122,9 @@ impl Agent {
                 journal.position.stuck = journal.position.stuck_after(&before);
                 self.state.set_journal(Some(&journal))?;
             }
-            taken = Some(fetched?);
+            // Before the version can boot: should the power fail then, it is known all the same.
+            let came = Came { version: version.to_string(), taken: fetched? };
+            self.state.change_versions(|versions| versions.came = Some(came))?;
         }
         if claim == Claim::Empty {
             self.say(AgentState::Verifying, Some(&version), format!("version {version} is read back and verified"));
@@ -167,15 +168,14 @@ impl Agent {
         self.state.prune_maps(&[Digest::new(self.host.running.root_hash), release.root_hash]);
         self.state.keep_reserve()?;
         self.status.counters.updates += 1;
-        let way = taken.as_ref().map_or_else(String::new, |taken| format!(", {}", taken.render()));
-        self.event("installed", version.as_str(), &format!("into slot {}, over version {running}{way}", journal.slot))?;
-        if let Some(taken) = &taken {
+        self.status.way = self.state.versions()?.came;
+        let came = self.status.way.as_ref().filter(|came| came.version == version.as_str()).map(|came| &came.taken);
+        if let Some(taken) = came {
             eprintln!("update-agent: version {version} came {}", taken.render());
             self.status.counters.count(taken);
         }
-        self.status.way = taken.map(|taken| Came { version: version.to_string(), taken });
-        let came = self.status.way.clone();
-        self.state.change_versions(|versions| versions.came = came)?;
+        let way = came.map_or_else(String::new, |taken| format!(", {}", taken.render()));
+        self.event("installed", version.as_str(), &format!("into slot {}, over version {running}{way}", journal.slot))?;
         self.say(AgentState::PendingReboot, Some(&version), in_place(&version));
         self.need_reboot(&version);
         Ok(())

@@ -158,6 +158,8 @@ async fn killed_anywhere(world: &World) {
             agent.update(&asked()).await.unwrap();
         }
         assert_eq!(machine.boots(), "1.1", "{budget}");
+        let way = machine.agent(&world.server.url).status.way.clone();
+        assert_eq!(way.map(|came| came.version).as_deref(), Some("1.1"), "{budget}: what is there and how it came is known");
     }
 }
 

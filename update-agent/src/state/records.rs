@@ -73,7 +73,7 @@ pub struct Versions {
     /// What versions of both slots that have run read and have changed for good, by root hash.
     #[serde(default)]
     pub floors: BTreeMap<String, StateFloor>,
-    /// Which way the last update came, unless it was a bundle.
+    /// Which way the version came that was fetched last.
     #[serde(default)]
     pub came: Option<Came>,
 }
