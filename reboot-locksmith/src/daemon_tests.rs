@@ -54,6 +54,16 @@ impl Machine {
         machine
     }
 
+    /// A healthy one whose drain takes long.
+    fn with_a_slow_hook() -> Self {
+        let machine = Self::new();
+        machine.is_healthy("1.0");
+        let hook = machine.paths.hooks().join("20-slow");
+        fs::write(&hook, "#!/bin/sh\n[ $1 = cancelled ] || sleep 30\n").unwrap();
+        fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+        machine
+    }
+
     fn boots(&self, boot_id: &str, version: &str) {
         fs::write(self.paths.boot_id(), boot_id).unwrap();
         fs::write(self.paths.boot(), format!(r#"{{"version": "{version}", "phases": {{}}}}"#)).unwrap();
@@ -287,11 +297,7 @@ async fn a_reboot_that_is_called_off_is_announced_no_longer() {
 
 #[tokio::test]
 async fn an_inhibitor_that_comes_while_draining_calls_it_off() {
-    let machine = Machine::new();
-    machine.is_healthy("1.0");
-    let hook = machine.paths.hooks().join("20-slow");
-    fs::write(&hook, "#!/bin/sh\n[ $1 = cancelled ] || sleep 30\n").unwrap();
-    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    let machine = Machine::with_a_slow_hook();
     machine.update("1.1");
     let _daemon = machine.start().await;
     machine.eventually("draining", async || machine.status().await.state == "draining").await;
@@ -309,11 +315,7 @@ async fn an_inhibitor_that_comes_while_draining_calls_it_off() {
 
 #[tokio::test]
 async fn hooks_that_ran_are_told_by_the_next_daemon_that_the_reboot_is_called_off() {
-    let machine = Machine::new();
-    machine.is_healthy("1.0");
-    let hook = machine.paths.hooks().join("20-slow");
-    fs::write(&hook, "#!/bin/sh\n[ $1 = cancelled ] || sleep 30\n").unwrap();
-    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    let machine = Machine::with_a_slow_hook();
     machine.update("1.1");
     let daemon = machine.start().await;
     let hooked = || fs::read_to_string(machine.directory.path().join("hooked")).unwrap_or_default();
