@@ -54,9 +54,14 @@ fn says(node: &Node, command: &str, text: &str) -> bool {
     found
 }
 
-/// What became of the lock, in order: what was done, and the machine id whose lock it is. Each lock ended before the next was taken.
+/// What became of the lock.
 fn audit(node: &Node) -> Vec<(String, String)> {
-    let text = node.ok("sudo locksmithctl audit");
+    steps(&node.ok("sudo locksmithctl audit"))
+}
+
+/// What became of the lock by its audit trail, in order: what was done, and the machine id whose lock it is. Each lock ended before the next was
+/// taken.
+pub(crate) fn steps(text: &str) -> Vec<(String, String)> {
     let step = |line: &str| {
         let (what, id) = (line.split_whitespace().nth(3)?, line.split_whitespace().nth(4)?);
         matches!(what, "lock" | "unlock" | "expire").then(|| (what.to_owned(), id.to_owned()))

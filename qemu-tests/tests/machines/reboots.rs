@@ -10,6 +10,7 @@ use qemu_tests::{Guest, Setup};
 use serde_json::Value;
 
 mod drain;
+mod killed;
 mod users;
 
 fn machine(recipe: &str, settings: &str) -> Guest {
