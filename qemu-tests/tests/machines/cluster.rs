@@ -1,5 +1,6 @@
 //! Three machines that are one etcd cluster, as `garboard cluster` starts them: releases go through them one at a time while a client
-//! writes, a broken one stops at the first; members join one by one, and find each other in DNS; clocks jump. `make test-long`.
+//! writes, a broken one stops at the first; members join one by one, and find each other in DNS; clocks jump; the command as people type
+//! it. `make test-long`.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -11,6 +12,8 @@ use std::time::{Duration, Instant};
 use qemu_tests::{Fleet, Names, Node, Setup, Shop, Web};
 
 use super::update::with_unit;
+
+mod command;
 
 /// A boot of a busy emulated machine, its health gate, and the reboot daemon's word to etcd, three times over.
 const ROLL: Duration = Duration::from_secs(900);
