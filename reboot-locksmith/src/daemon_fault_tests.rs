@@ -40,7 +40,7 @@ fn claim_of(id: &str) -> EtcdClaim {
 const ID: &str = "0123456789abcdef";
 
 impl Machine {
-    fn slow_hook(&self, sleeps: bool) {
+    pub(super) fn slow_hook(&self, sleeps: bool) {
         let hook = self.paths.hooks().join("20-slow");
         fs::write(&hook, if sleeps { "#!/bin/sh\n[ $1 = cancelled ] || sleep 60\n" } else { "#!/bin/sh\n" }).unwrap();
         fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
@@ -55,7 +55,7 @@ impl Machine {
         }
     }
 
-    fn journal(&self) -> Journal {
+    pub(super) fn journal(&self) -> Journal {
         Journal::load(&self.paths.journal()).0
     }
 

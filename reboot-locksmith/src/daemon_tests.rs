@@ -58,9 +58,7 @@ impl Machine {
     fn with_a_slow_hook() -> Self {
         let machine = Self::new();
         machine.is_healthy("1.0");
-        let hook = machine.paths.hooks().join("20-slow");
-        fs::write(&hook, "#!/bin/sh\n[ $1 = cancelled ] || sleep 30\n").unwrap();
-        fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+        machine.slow_hook(true);
         machine
     }
 
@@ -331,6 +329,29 @@ async fn hooks_that_ran_are_told_by_the_next_daemon_that_the_reboot_is_called_of
     let _daemon = machine.start().await;
     machine.is_told(false).await;
     assert_eq!(hooked(), "pre-reboot 1.1\ncancelled 1.1\n", "once is enough");
+}
+
+#[tokio::test]
+async fn a_window_that_closes_while_the_hooks_run_calls_it_off_and_gives_the_lock_back() {
+    let machine = Machine::with_a_slow_hook();
+    // A window from the last full minute until some seconds from now.
+    let now = system_clock();
+    let window = format!("{} for {}s", show_time(now), now % 60 + 12);
+    machine.settings(&format!(r#"{{"strategy": "etcd-lock", "warn": 0, "windows": ["{window}"]}}"#));
+    machine.update("1.1");
+    let _daemon = machine.start().await;
+    machine.eventually("draining", async || machine.status().await.state == "draining").await;
+    assert_eq!(machine.holders().await, 1);
+    let why = machine.status().await.why();
+    assert!(why.contains("NO drain: hooks run and containers stop since 20") && why.contains("for at most 10m"), "{why}");
+    machine.eventually("the lock goes back", async || machine.holders().await == 0).await;
+    assert!(system_clock() >= now + 12, "before the window was closed");
+    machine.eventually("waiting", async || machine.status().await.state == "waiting").await;
+    let status = machine.status().await;
+    assert!(status.why().contains("NO window") && !status.window_open, "{}", status.why());
+    assert_eq!(fs::read_to_string(machine.directory.path().join("hooked")).unwrap(), "pre-reboot 1.1\ncancelled 1.1\n");
+    assert!(!machine.paths.pending().exists() && machine.journal().stopped.is_empty());
+    machine.is_told(false).await;
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@
 //! killed anywhere goes on where its journal says. A phase is in the journal before its actions are done; doing one twice does no harm.
 
 use reboot_rules::inhibitors::{Inhibitor, Mode};
-use reboot_rules::{Seconds, show_time};
+use reboot_rules::{Seconds, show_span, show_time};
 use serde::{Deserialize, Serialize};
 
 use crate::policy::{Decision, Facts, Gate, Judgement, LockFact, QuorumFact, judge};
@@ -155,6 +155,13 @@ pub fn patience(facts: &Facts<'_>, progress: &Progress, (since, extended): (Seco
     waits
 }
 
+/// That the work before the reboot goes on: how long has it, and until when may it.
+fn drain_gate(facts: &Facts<'_>, since: Seconds) -> Gate {
+    let (begun, limit) = (facts.clock_at(since), facts.settings.drain.timeout);
+    let text = format!("hooks run and containers stop since {}, for at most {}", show_time(begun), show_span(limit));
+    Gate { kind: "drain".to_owned(), open: false, text, until: Some(begun.saturating_add(limit)) }
+}
+
 /// What follows from where the daemon is and what it knows.
 #[must_use]
 pub fn step(phase: Phase, facts: &Facts<'_>, progress: &Progress) -> Step {
@@ -220,8 +227,11 @@ pub fn step(phase: Phase, facts: &Facts<'_>, progress: &Progress) -> Step {
                 Phase::Draining { since: facts.uptime }
             }
         }
-        (Decision::Go, Phase::Draining { .. }) => match &progress.work {
-            Work::Running => phase,
+        (Decision::Go, Phase::Draining { since }) => match &progress.work {
+            Work::Running => {
+                judgement.gates.push(drain_gate(facts, since));
+                phase
+            }
             Work::Done => Phase::Drained,
             Work::Failed(why) => {
                 give_up(&mut actions, why);

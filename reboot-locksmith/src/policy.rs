@@ -143,7 +143,8 @@ pub enum Decision {
 /// One part of the policy, and how it stands. The field names and kinds are documented and stable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gate {
-    /// `wanted`, `strategy`, `settings`, `boot`, `pause`, `window`, `jitter`, `inhibitor`, `quarantine`, `lock`, `quorum`.
+    /// `wanted`, `strategy`, `settings`, `boot`, `pause`, `window`, `jitter`, `inhibitor`, `quarantine`, `lock`, `quorum`; of a phase: `users`, `delay`,
+    /// `drain`.
     pub kind: String,
     /// Whether it lets the reboot pass.
     pub open: bool,
