@@ -1,5 +1,6 @@
 //! Thousands of hosts that all want one group's lock at once, against one real etcd. Prints the figures of docs/benchmarks.md.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,19 +15,25 @@ use super::lab::{Lab, address};
 use super::{LOCK, Replay, actor, claim, lock, run};
 
 const MAX: u32 = 100;
+/// With the renewal itself.
+const REQUESTS_OF_A_RENEWAL: u64 = 4;
 /// How long a host is away: seconds where real ones take minutes, so that locks come and go faster than they ever would.
 const AWAY: std::ops::Range<u64> = 2000..4000;
 /// From one host that learns of the update to the next.
 const ARRIVAL: Duration = Duration::from_millis(3);
 
-/// Requests that etcd has answered since it started, streams included, by its own count.
-fn requests() -> u64 {
+/// Requests that etcd has answered since it started, streams included, by its own count and names.
+fn requests() -> BTreeMap<String, u64> {
     let mut stream = TcpStream::connect((address(0), 2379)).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
-    let counts = text.lines().filter(|line| line.starts_with("grpc_server_started_total"));
-    counts.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).sum()
+    let mut all = BTreeMap::new();
+    for line in text.lines().filter(|line| line.starts_with("grpc_server_started_total")) {
+        let method = line.split("grpc_method=\"").nth(1).unwrap().split('"').next().unwrap();
+        *all.entry(method.to_owned()).or_default() += line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64;
+    }
+    all
 }
 
 /// Reads what happens to the lock after a revision, as long as it runs.
@@ -58,7 +65,10 @@ async fn until_done<T, F: Future<Output = Result<T, LockError>>>(retries: &Atomi
 struct Outcome {
     /// From the call that gives a lock back to the next host that has it.
     waits: Vec<Duration>,
-    requests: u64,
+    /// By kind.
+    requests: BTreeMap<String, u64>,
+    /// Of all hosts together, for the lock.
+    waited: Duration,
     /// Calls of hosts that failed and were tried again.
     retries: u32,
     most: usize,
@@ -68,6 +78,24 @@ struct Outcome {
 impl Outcome {
     fn wait(&self, percent: usize) -> u128 {
         self.waits[(self.waits.len() - 1) * percent / 100].as_millis()
+    }
+
+    fn of(&self, kinds: &[&str]) -> u64 {
+        kinds.iter().filter_map(|kind| self.requests.get(*kind)).sum()
+    }
+
+    fn all(&self) -> u64 {
+        self.requests.values().sum()
+    }
+
+    /// What a host that waits does each time that it renews its lease: it looks who is before it and who has the lock, and watches again.
+    fn while_waiting(&self) -> u64 {
+        self.of(&["LeaseKeepAlive"]) * REQUESTS_OF_A_RENEWAL
+    }
+
+    /// What has to be done however long it takes.
+    fn of_a_turn(&self) -> u64 {
+        self.all() - self.while_waiting()
     }
 }
 
@@ -82,6 +110,7 @@ async fn fleet(lab: &Lab, hosts: u32) -> Outcome {
     let begun = Instant::now();
     let retries = Arc::new(AtomicU32::new(0));
     let (given_back, got) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+    let waited = Arc::new(Mutex::new(Duration::ZERO));
     let mut tasks = Vec::new();
     let mut own = Arc::clone(&store);
     for number in 0..hosts {
@@ -90,19 +119,20 @@ async fn fleet(lab: &Lab, hosts: u32) -> Outcome {
             own = Arc::new(lab.etcd());
         }
         let (lock, given_back, got) = (lock(&own, options.clone()), Arc::clone(&given_back), Arc::clone(&got));
-        let retries = Arc::clone(&retries);
+        let (retries, waited) = (Arc::clone(&retries), Arc::clone(&waited));
         let away = AWAY.start + u64::from(number) * 7919 % (AWAY.end - AWAY.start);
         tasks.push(tokio::spawn(async move {
             let id = format!("h{number}");
             until_done(&retries, || lock.settle(&id)).await;
             // As the daemon asks: it looks at the group first, and hears of a quarantine while it waits.
             until_done(&retries, || lock.status()).await;
-            let (claim, actor) = (claim(&id), actor());
+            let (claim, actor, asked) = (claim(&id), actor(), Instant::now());
             let held = tokio::select! {
                 held = lock.acquire(&claim, &actor, &|_| {}) => held.unwrap(),
                 refusal = lock.until_quarantined(claim.version.as_deref().unwrap()) => panic!("{id}: {refusal}"),
             };
             got.lock().unwrap().push(Instant::now());
+            *waited.lock().unwrap() += asked.elapsed();
             tokio::time::sleep(Duration::from_millis(away)).await;
             given_back.lock().unwrap().push(Instant::now());
             let fence = Some(held.holder.fence);
@@ -116,7 +146,9 @@ async fn fleet(lab: &Lab, hosts: u32) -> Outcome {
         task.await.unwrap();
     }
     let took = begun.elapsed();
-    let requests = requests() - before;
+    let mut requests = requests();
+    before.iter().for_each(|(kind, before)| *requests.get_mut(kind).unwrap() -= before);
+    let waited = *waited.lock().unwrap();
     let last = lock(&store, options).status().await.unwrap();
     assert!(last.semaphore.holders.is_empty());
     // etcd's own word for it: at no revision more than may, and everybody had a turn.
@@ -132,7 +164,7 @@ async fn fleet(lab: &Lab, hosts: u32) -> Outcome {
     let mut waits: Vec<Duration> =
         given_back.iter().zip(&got[MAX as usize..]).map(|(back, got)| got.saturating_duration_since(*back)).collect();
     waits.sort_unstable();
-    Outcome { waits, requests, retries: retries.load(Ordering::SeqCst), most, took }
+    Outcome { waits, requests, waited, retries: retries.load(Ordering::SeqCst), most, took }
 }
 
 fn measure(hosts: u32) -> Option<Outcome> {
@@ -147,7 +179,8 @@ fn measure(hosts: u32) -> Option<Outcome> {
         outcome = Some(fleet(&lab, hosts).await);
     });
     let outcome = outcome?;
-    let (each, away) = (outcome.requests as f64 / f64::from(hosts), format!("{} to {} s", AWAY.start / 1000, AWAY.end / 1000));
+    let each = |requests: u64| format!("{:.1}", requests as f64 / f64::from(hosts));
+    let away = format!("{} to {} s", AWAY.start / 1000, AWAY.end / 1000);
     let told = |what: &str, is: String, limit: &str| println!("bench: {hosts} hosts, {MAX} at once: {what} | {is} | {limit}");
     let all = format!("{:.0} s", f64::from(hosts) * (AWAY.start + AWAY.end) as f64 / 2000.0 / f64::from(MAX));
     told(
@@ -157,7 +190,20 @@ fn measure(hosts: u32) -> Option<Outcome> {
     );
     told("from a lock given back to the next one taken, median", format!("{} ms", outcome.wait(50)), "200 ms");
     told("the same, at 95 %", format!("{} ms", outcome.wait(95)), "");
-    told("requests to etcd for each host", format!("{each:.1}"), "no more than twice with ten times the hosts");
+    told("requests to etcd for each host", each(outcome.all()), "no more than twice with ten times the hosts");
+    told("of these: reads", each(outcome.of(&["Range"])), "");
+    told("of these: transactions", each(outcome.of(&["Txn"])), "");
+    told("of these: watches", each(outcome.of(&["Watch"])), "");
+    told("of these: leases made and ended", each(outcome.of(&["LeaseGrant", "LeaseRevoke"])), "");
+    told("of these: renewals of leases", each(outcome.of(&["LeaseKeepAlive"])), "");
+    told("all that does not hang on the time waited", each(outcome.of_a_turn()), "the same with ten times the hosts, and a quarter more");
+    let minutes = outcome.waited.as_secs_f64() / 60.0;
+    told("minutes waited, of each host", format!("{:.1}", minutes / f64::from(hosts)), "");
+    told(
+        "requests for each minute waited",
+        format!("{:.1}", outcome.while_waiting() as f64 / minutes),
+        &format!("{REQUESTS_OF_A_RENEWAL}: one renewal a minute"),
+    );
     told("calls that were tried again", outcome.retries.to_string(), "");
     told("holders at once, by etcd's own history", outcome.most.to_string(), &MAX.to_string());
     Some(outcome)
@@ -168,7 +214,7 @@ fn measure(hosts: u32) -> Option<Outcome> {
 fn a_thousand_hosts_have_their_turns() {
     let Some(outcome) = measure(1000) else { return };
     // How fast is for the bench to say, on a machine that does nothing else.
-    let each = outcome.requests / 1000;
+    let each = outcome.all() / 1000;
     assert!(each <= 25, "{each} requests for each host");
 }
 
@@ -178,11 +224,18 @@ fn ten_thousand_hosts_have_their_turns() {
     let Some(few) = measure(1000) else { return };
     let Some(many) = measure(10_000) else { return };
     assert!(many.wait(50) < 200, "{} ms", many.wait(50));
-    let each = |outcome: &Outcome, hosts: u64| outcome.requests / hosts;
+    let each = |outcome: &Outcome, hosts: u64| outcome.all() / hosts;
     assert!(
         each(&many, 10_000) <= each(&few, 1000) * 2,
         "{} requests for each of 10,000 hosts, {} of 1,000",
         each(&many, 10_000),
         each(&few, 1000)
     );
+    // Linear: so much for a turn, however many hosts there are, and so much for each minute that a host waits.
+    let (of_many, of_few) = (many.of_a_turn() as f64 / 10_000.0, few.of_a_turn() as f64 / 1000.0);
+    assert!(of_many <= of_few * 1.25, "{of_many} requests for a turn of each of 10,000 hosts, {of_few} of 1,000");
+    for outcome in [&few, &many] {
+        let minutes = outcome.waited.as_secs_f64() / 60.0;
+        assert!(outcome.of(&["LeaseKeepAlive"]) as f64 <= minutes, "more than one renewal a minute");
+    }
 }

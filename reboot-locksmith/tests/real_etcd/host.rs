@@ -18,7 +18,7 @@ use super::lab::{Lab, address};
 
 /// A host: its files, its PID 1 that only counts, and its daemon.
 pub struct Host {
-    _directory: tempfile::TempDir,
+    pub directory: tempfile::TempDir,
     pub paths: Paths,
     pub told: Arc<AtomicUsize>,
     daemon: Option<JoinHandle<std::io::Result<()>>>,
@@ -52,18 +52,23 @@ impl Host {
                 let _ = stream.write_all(b"{\"reply\":\"done\",\"warnings\":[]}\n").await;
             }
         });
-        Self { _directory: directory, paths, told, daemon: None }
+        Self { directory, paths, told, daemon: None }
     }
 
-    /// A boot into a version, healthy at once, and its daemon.
+    /// What a boot into a version leaves, healthy at once.
+    pub fn is_in(&self, boot_id: &str, version: &str) {
+        let _ = fs::remove_file(self.paths.needed());
+        fs::write(self.paths.boot_id(), boot_id).unwrap();
+        fs::write(self.paths.boot(), format!(r#"{{"version": "{version}", "phases": {{"boot-complete": 9.0}}}}"#)).unwrap();
+    }
+
+    /// Such a boot, and its daemon.
     pub async fn boots(&mut self, boot_id: &str, version: &str) {
         if let Some(daemon) = self.daemon.take() {
             daemon.abort();
             let _ = daemon.await;
         }
-        let _ = fs::remove_file(self.paths.needed());
-        fs::write(self.paths.boot_id(), boot_id).unwrap();
-        fs::write(self.paths.boot(), format!(r#"{{"version": "{version}", "phases": {{"boot-complete": 9.0}}}}"#)).unwrap();
+        self.is_in(boot_id, version);
         let daemon = Daemon::new(self.paths.clone(), Box::new(connect::connect)).await.unwrap();
         self.daemon = Some(tokio::spawn(daemon.run()));
     }
@@ -104,5 +109,24 @@ impl Host {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         panic!("not told: {}", self.status().await.why());
+    }
+
+    /// A hook of a shell's lines, for the reboot alone.
+    pub fn hook(&self, lines: &str) {
+        let path = self.paths.hooks().join("10-hook");
+        fs::create_dir_all(self.paths.hooks()).unwrap();
+        fs::write(&path, format!("#!/bin/sh\n[ $1 = cancelled ] && exit\n{lines}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// Waits until somebody listens there.
+    pub async fn serves(&self, address: &str) {
+        for _ in 0..300 {
+            if tokio::net::TcpStream::connect(address).await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("nobody listens on {address}: {:?}", self.status().await.warnings);
     }
 }
