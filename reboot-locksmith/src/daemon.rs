@@ -1,5 +1,6 @@
 //! The daemon: gathers facts, asks [`machine::step`], carries actions out, and sleeps until something may have changed.
 
+mod notes;
 mod publish;
 mod requests;
 
@@ -25,8 +26,8 @@ use crate::inhibit_socket;
 use crate::journal::{Claimed, Journal};
 use crate::machine::{Action, Phase, Progress, Step, step};
 use crate::paths::Paths;
-use crate::permission::{Claim, Guard, HostState, Lock, News, Permission, Target};
-use crate::policy::{Boot, Facts, LockFact, Origin, Wanted};
+use crate::permission::{Guard, HostState, Lock, News, Permission, Target};
+use crate::policy::{Boot, Facts, Origin, Wanted};
 use crate::status::Status;
 use crate::watch::{Alarm, Files, uptime};
 
@@ -214,23 +215,6 @@ impl Daemon {
         }
     }
 
-    fn set_phase(&mut self, phase: Phase) {
-        if self.journal.phase != phase {
-            self.journal.phase = phase;
-            self.store_journal();
-        }
-    }
-
-    fn store_journal(&mut self) {
-        if let Err(error) = self.journal.store(&self.paths.journal()) {
-            let line = format!("{}: {error}", self.paths.journal().display());
-            say(&line);
-            if !self.status.warnings.contains(&line) {
-                self.status.warnings.push(line);
-            }
-        }
-    }
-
     /// What is wanted: what somebody asked for, or an update; an update's version counts for both.
     fn wanted(&mut self) -> Option<Wanted> {
         let (update, wrong) = match host::update(&self.paths) {
@@ -334,34 +318,6 @@ impl Daemon {
         }
         self.set_phase(step.phase);
         before != self.journal.phase || step.actions.iter().any(|action| *action != Action::Acquire) || self.reboot_failed.is_some()
-    }
-
-    fn note_claim(&mut self) {
-        let Some(wanted) = self.wanted() else { return };
-        let claim = Claim { version: wanted.version, reason: wanted.reason };
-        let (boot_id, strategy) = (self.identity.boot_id.clone(), self.strategy.as_str().to_owned());
-        let fence = self.journal.claimed.as_ref().and_then(|noted| noted.fence);
-        let claimed = Claimed { claim, boot_id, strategy, fence };
-        if self.journal.claimed.as_ref() != Some(&claimed) {
-            // Another claim's fence says nothing about this one.
-            self.journal.claimed = Some(Claimed { fence: None, ..claimed });
-            self.store_journal();
-        }
-    }
-
-    /// Notes the fence of a lock before anything is done with it, that all is given back when it is, and what was reported before anything follows from
-    /// that.
-    fn note(&mut self, news: &News) {
-        let before = (self.journal.claimed.clone(), self.journal.reported.clone());
-        self.journal.reported.clone_from(&news.reported);
-        match &mut self.journal.claimed {
-            claimed if news.free && !self.journal.phase.holds() => *claimed = None,
-            Some(claimed) if news.lock == LockFact::Held => claimed.fence = news.fence,
-            _ => {}
-        }
-        if before != (self.journal.claimed.clone(), self.journal.reported.clone()) {
-            self.store_journal();
-        }
     }
 
     fn announce(&mut self) {

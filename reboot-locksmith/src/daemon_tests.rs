@@ -13,6 +13,8 @@ use tokio::net::UnixListener;
 use super::*;
 use crate::control::Request;
 use crate::etcd_lock::EtcdLock;
+use crate::permission::Claim;
+use crate::policy::LockFact;
 
 #[path = "daemon_fault_tests.rs"]
 mod faults;
