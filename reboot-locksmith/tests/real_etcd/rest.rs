@@ -13,8 +13,9 @@ use super::process::Process;
 use super::run;
 
 const RESIDENT_KIB: u64 = 8 * 1024;
-/// Wake-ups for the two renewals of a place in the queue in two minutes, each of four requests, and for the connections of these.
-const RENEWALS: u64 = 24;
+/// Wake-ups for the two renewals of a place in the queue in two minutes, each of four requests: five for each, to send it, hear its answer in parts, and
+/// close its connection when that is no longer of use.
+const RENEWALS: u64 = 40;
 
 /// Wake-ups of the daemon's one thread.
 fn wakes(daemon: &Process) -> u64 {
