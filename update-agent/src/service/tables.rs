@@ -22,7 +22,8 @@ impl Shop {
 
 #[tokio::test]
 async fn a_table_that_cannot_be_right_is_not_applied_and_the_update_comes_by_chunks() {
-    let wrong: [(&str, fn(&mut PatchTable)); 7] = [
+    type Change = fn(&mut PatchTable);
+    let wrong: [(&str, Change); 7] = [
         ("for another release", |table| table.map.source = Digest::of(b"another release")),
         ("makes no map", |table| table.map.frame.truncate(table.map.frame.len() / 2)),
         ("old bytes that are not there", |table| {
