@@ -27,9 +27,10 @@ fn users_are_warned_and_put_a_reboot_off_up_to_a_bound() {
     let told = |at: u64| host.ok(&format!("date -u -d @{at} '+%Y-%m-%d %H:%M UTC'"));
     assert!(warned.contains(&format!("at {}: the new kernel. ", told(first))) && warned.contains("locksmithctl extend"), "{warned}");
 
-    // Everybody sees the new time, and who asks for more than is left sees that in one line.
-    ann.enter("sudo locksmithctl extend 60s");
+    // Everybody sees the new time, and who asks for more than is left sees that in one line. What is typed while sudo runs would be lost.
+    ann.enter("sudo locksmithctl extend 60s; echo code-$?");
     let line = ann.wait_for("*** the reboot is put off to ");
+    ann.wait_for("code-0");
     let second = users_until(&host).expect("users are waited for");
     assert!(second.abs_diff(first + 60) <= 1, "{first} {second}");
     assert!(line.contains(&told(second)) && line.contains("by 1min 30s in all"), "{line}");
@@ -37,8 +38,9 @@ fn users_are_warned_and_put_a_reboot_off_up_to_a_bound() {
     let line = ann.wait_for("locksmithctl: the reboot stays at ");
     assert!(line.ends_with(&format!("{}: it can be put off by no more than 30s", told(second))), "{line}");
     ann.wait_for("code-1");
-    ann.enter("sudo locksmithctl extend 30s");
+    ann.enter("sudo locksmithctl extend 30s; echo code-$?");
     ann.wait_for("*** the reboot is put off to ");
+    ann.wait_for("code-0");
     ann.enter("sudo locksmithctl extend 1s; echo code-$?");
     let line = ann.wait_for("locksmithctl: the reboot stays at ");
     assert!(line.ends_with("it was put off by 1min 30s in all, which is the most"), "{line}");
