@@ -1,6 +1,6 @@
 //! New versions that are bad in ways of their own: a machine that hangs, one that never gets healthy, a corrupt root, a kernel that the
-//! firmware cannot load, Docker or etcd that never come up. Each time the machine is back on the version before by itself.
-//! `make test-long`.
+//! firmware cannot load, Docker or etcd that never come up. Each time the machine is back on the version before by itself. And a
+//! good one whose daemons are killed. `make test-long`.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -31,6 +31,30 @@ fn is_back(host: &mut Guest, why: &str) {
     host.eventually(&format!("sudo update-agent history | grep -q 'failed.*1.1.*{why}'"));
     let said = host.ok("sudo update-agent update");
     assert!(said.contains("failed on this host and is not tried again"), "{said}");
+}
+
+/// The agent and the reboot daemon die again and again while a version is on trial, which is decided without them.
+#[test]
+#[ignore = "two boots: scripts/test-long"]
+fn daemons_that_are_killed_over_a_trial_take_nothing_from_a_good_version() {
+    let shop = Shop::new();
+    shop.release("1.1", &GATE.replace("settle = 2", "settle = 60").replace("deadline = 60", "deadline = 180"));
+    let web = Web::serve(Path::new(&shop.path("repo")));
+    let mut host = up(machine(&shop, &web, GATE, true, &[]));
+    update(&host);
+    host.wait_for_starts(2);
+    host.wait_for_ssh();
+    for daemon in ["update-agent", "reboot-locksmit", "update-agent", "reboot-locksmit"] {
+        let old = host.eventually(&format!("pgrep -x {daemon}"));
+        host.ok(&format!("sudo kill -9 {old}"));
+        host.eventually(&format!("new=$(pgrep -x {daemon}) && [ $new != {old} ]"));
+    }
+    assert!(!host.console.text().contains("boot-complete version=1.1"), "it is still on trial");
+    host.wait_for("garboard: boot-complete version=1.1 slot=b");
+    runs(&mut host, "1.1", "b");
+    host.eventually("sudo update-agent history | tee /dev/stderr | grep -q 'good.*1.1'");
+    host.eventually("sudo locksmithctl why | tee /dev/stderr | grep -q 'No reboot is wanted'");
+    assert_eq!(host.starts(), 2);
 }
 
 /// A version whose machine hangs while its health is still watched, with a hardware watchdog: that resets it, three times.
