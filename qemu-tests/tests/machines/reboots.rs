@@ -47,6 +47,13 @@ fn inhibit(host: &Guest, options: &str, why: &str) {
     host.eventually(&format!("sudo systemd-inhibit --list | tee /dev/stderr | grep -q '{why}'"));
 }
 
+/// Takes the one lasting inhibitor away, which may let a reboot go that ends the connection.
+fn uninhibit(host: &Guest) {
+    let id =
+        host.ok("sudo locksmithctl inhibitors --json | tr ',{}' '\\n\\n\\n' | sed -n 's/.*\"id\": *\"\\([^\"]*\\)\".*/\\1/p' | head -n 1");
+    let _ = host.run(&format!("sudo locksmithctl uninhibit {id}"));
+}
+
 /// While nothing changes the daemon sleeps, and it is small.
 fn is_quiet(host: &Guest) {
     // What starts with the machine, as the clock that chrony sets, is a change; and a connection to etcd that was of use then is closed within a
@@ -98,9 +105,7 @@ fn a_machine_reboots_only_when_nobody_minds() {
     let before = host.ok("sudo cat /media/state/hooks 2>/dev/null || true");
     assert_eq!(before, "", "no hook ran for a reboot that was forced");
     // The configuration directory may be on state or not: the hook is there as it was.
-    let id =
-        host.ok("sudo locksmithctl inhibitors --json | tr ',{}' '\\n\\n\\n' | sed -n 's/.*\"id\": *\"\\([^\"]*\\)\".*/\\1/p' | head -n 1");
-    let _ = host.run(&format!("sudo locksmithctl uninhibit {id}"));
+    uninhibit(&host);
     rebooted(&mut host, 3);
     let hooks = host.ok("sudo cat /media/state/hooks");
     assert!(hooks.starts_with("pre-reboot asked for by hand"), "{hooks}");
@@ -118,7 +123,12 @@ fn a_machine_reboots_only_when_nobody_minds() {
     why(&host, "is scheduled");
     host.ok("sudo shutdown -c");
     host.eventually("! sudo locksmithctl why | grep -q 'is scheduled'");
+    // Forbidden when its time comes, it waits, and goes when nobody minds any more.
+    host.ok("sudo locksmithctl inhibit --why='not yet' --for 1h");
     host.ok("sudo shutdown -r +1");
+    std::thread::sleep(std::time::Duration::from_secs(80));
+    assert_eq!((host.starts(), host.ok("pgrep -fc '[s]hutdown-wait'").as_str()), (4, "1"));
+    uninhibit(&host);
     rebooted(&mut host, 5);
 }
 
