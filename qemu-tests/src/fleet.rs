@@ -81,10 +81,16 @@ impl Fleet {
         }
     }
 
-    /// How many members say now that the cluster works for them.
+    /// Names of the members that do not say now that the cluster works for them. All are asked at the same time: by when one that is down has
+    /// not answered it may be back, and the next one down.
     #[must_use]
-    pub fn healthy(&self) -> usize {
-        self.nodes.iter().filter(|node| node.is_healthy()).count()
+    #[allow(clippy::missing_panics_doc)]
+    pub fn unwell(&self) -> Vec<&str> {
+        std::thread::scope(|scope| {
+            let asked: Vec<_> = self.nodes.iter().map(|node| (node, scope.spawn(|| node.is_healthy()))).collect();
+            let unwell = asked.into_iter().filter_map(|(node, answer)| (!answer.join().expect("an answer")).then_some(node.name.as_str()));
+            unwell.collect()
+        })
     }
 
     /// Begins to write into the cluster's etcd through all members in turn.

@@ -34,7 +34,11 @@ fn fewest_healthy(fleet: &Fleet, during: impl FnOnce()) -> usize {
     thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
-                fewest.fetch_min(fleet.healthy(), Ordering::Relaxed);
+                let unwell = fleet.unwell();
+                let well = fleet.nodes.len() - unwell.len();
+                if well < fewest.fetch_min(well, Ordering::Relaxed) {
+                    eprintln!("{well} members are well, not {unwell:?}");
+                }
                 thread::sleep(Duration::from_millis(300));
             }
         });
