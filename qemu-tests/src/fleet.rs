@@ -81,14 +81,15 @@ impl Fleet {
         }
     }
 
-    /// Names of the members that do not say now that the cluster works for them. All are asked at the same time: by when one that is down has
-    /// not answered it may be back, and the next one down.
+    /// The members that do not say now that the cluster works for them, and what they say. All are asked at the same time: by when one that is
+    /// down has not answered it may be back, and the next one down.
     #[must_use]
     #[allow(clippy::missing_panics_doc)]
-    pub fn unwell(&self) -> Vec<&str> {
+    pub fn unwell(&self) -> Vec<String> {
         std::thread::scope(|scope| {
-            let asked: Vec<_> = self.nodes.iter().map(|node| (node, scope.spawn(|| node.is_healthy()))).collect();
-            let unwell = asked.into_iter().filter_map(|(node, answer)| (!answer.join().expect("an answer")).then_some(node.name.as_str()));
+            let asked: Vec<_> = self.nodes.iter().map(|node| (node, scope.spawn(|| node.health()))).collect();
+            let unwell =
+                asked.into_iter().filter_map(|(node, answer)| Some(format!("{}: {}", node.name, answer.join().expect("an answer").err()?)));
             unwell.collect()
         })
     }
@@ -177,10 +178,13 @@ impl Node {
         self.console.text().matches(&format!("garboard: boot-complete version={version} ")).count()
     }
 
-    /// Whether this member says that the cluster works.
-    #[must_use]
-    pub fn is_healthy(&self) -> bool {
-        request(&self.health, "GET /health HTTP/1.0\r\n\r\n").is_some_and(|answer| answer.contains("\"health\":\"true\""))
+    /// Whether this member says that the cluster works; else what it says.
+    ///
+    /// # Errors
+    /// That.
+    pub fn health(&self) -> Result<(), String> {
+        let answer = request(&self.health, "GET /health HTTP/1.0\r\n\r\n").ok_or("it does not answer within 3 s")?;
+        if answer.contains("\"health\":\"true\"") { Ok(()) } else { Err(answer.lines().last().unwrap_or_default().to_owned()) }
     }
 }
 

@@ -247,7 +247,7 @@ fn machines_find_each_other_in_dns() {
     second.ok("sudo locksmithctl unlock");
     fleet.wait_until("rebooted", ROLL, |node| node.name != third.name || node.boots("1.0.0") == 2);
     fleet.wait_until("given back", ROLL, |_| says(first, "sudo locksmithctl status", "Available: 1"));
-    fleet.wait_until("a member again", ROLL, Node::is_healthy);
+    fleet.wait_until("a member again", ROLL, |node| node.health().is_ok());
     assert_eq!((most_holders(first), audit(first).len()), (1, 4));
 }
 
@@ -291,7 +291,7 @@ fn clocks_that_jump_end_no_lock_and_no_place_in_the_queue() {
         for (node, hours) in fleet.nodes.iter().zip([7, -7, 24 * 40]) {
             jump(node, times * hours);
         }
-        fleet.wait_until("well after a jump", Duration::from_secs(60), Node::is_healthy);
+        fleet.wait_until("well after a jump", Duration::from_secs(60), |node| node.health().is_ok());
         assert_eq!(keys(first), before, "after {:?}\n{}", begun.elapsed(), accounts(&fleet));
         thread::sleep(Duration::from_secs(10));
     }
