@@ -1,7 +1,7 @@
 //! Every disk that a power cut during an update can leave, for each way in which updates come: the old or the new version boots from it at
 //! once, and an agent that has lost its journal too finishes the update.
 
-use super::machine::{Machine, World, asked, opened, painted};
+use super::machine::{World, asked, opened, painted};
 use super::shop::Shop;
 use crate::crash::boot::boot;
 use crate::crash::disk::{Disk, Event};
@@ -29,15 +29,8 @@ async fn world(publish: impl FnOnce(&Shop, [&Release; 3])) -> World {
     opened(shop, old, new).await
 }
 
-fn machine(world: &World, disk: Disk) -> Machine {
-    let disk = Box::leak(Box::new(disk));
-    let machine = Machine { disk, releases: world.machine.releases.clone(), ..Machine::new(&world.shop, &world.old) };
-    machine.verdict(&world.old, "good", "");
-    machine
-}
-
 async fn cut_anywhere(world: &World, way: Way) {
-    let whole = machine(world, Disk::new(painted(&world.old)));
+    let whole = world.machine_on(Disk::new(painted(&world.old)));
     let mut agent = whole.agent(&world.server.url);
     agent.update(&asked()).await.unwrap();
     assert_eq!(agent.status.way.clone().unwrap().taken.way, way);
@@ -59,7 +52,7 @@ async fn cut_anywhere(world: &World, way: Way) {
         old += 1;
         // Machines stay in memory.
         if number.is_multiple_of(step) {
-            let machine = machine(world, disk);
+            let machine = world.machine_on(disk);
             machine.agent(&world.server.url).update(&asked()).await.unwrap_or_else(|error| panic!("{}: {error}", state.what));
             assert_eq!(machine.boots(), "1.1", "{}", state.what);
         }

@@ -1,6 +1,6 @@
 //! A version's life on a host: found, installed, tried, kept, given up, gone back from.
 
-use super::machine::{Machine, World, asked, borrowing_world, painted, patched_world, similar_world, update, world};
+use super::machine::{World, asked, borrowing_world, painted, patched_world, similar_world, update, world};
 use crate::agent::Wish;
 use crate::crash::boot::boot;
 use crate::crash::disk::Disk;
@@ -136,14 +136,12 @@ async fn a_pin_is_kept() {
 /// Where the device fails, and with it the agent, or the power.
 async fn killed_anywhere(world: &World) {
     // What the agent remembers by then is what it starts from.
-    let complete = Machine { disk: Box::leak(Box::new(Disk::new(painted(&world.old)))), ..Machine::new(&world.shop, &world.old) };
-    complete.verdict(&world.old, "good", "");
+    let complete = world.machine_on(Disk::new(painted(&world.old)));
     complete.agent(&world.server.url).update(&asked()).await.unwrap();
     let writes = complete.disk.log.borrow().len() as u64;
     for budget in (0..writes).step_by(usize::try_from(writes).unwrap().div_ceil(if long() { 200 } else { 12 })) {
-        let disk: &'static Disk = Box::leak(Box::new(Disk::new(painted(&world.old))));
-        let machine = Machine { disk, releases: world.machine.releases.clone(), ..Machine::new(&world.shop, &world.old) };
-        machine.verdict(&world.old, "good", "");
+        let machine = world.machine_on(Disk::new(painted(&world.old)));
+        let disk = machine.disk;
         let mut agent = machine.agent(&world.server.url);
         disk.budget.set(Some(budget));
         let _ = agent.update(&asked()).await;

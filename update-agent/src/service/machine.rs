@@ -96,8 +96,12 @@ pub fn painted(installed: &Release) -> DiskImage {
 
 impl Machine {
     pub fn new(shop: &Shop, installed: &Release) -> Self {
-        let image = painted(installed);
-        let disk: &'static Disk = Box::leak(Box::new(Disk::new(image)));
+        Self::on(Disk::new(painted(installed)), shop, installed)
+    }
+
+    /// With this disk. It stays in memory, since the agent's parts are of no lifetime.
+    fn on(disk: Disk, shop: &Shop, installed: &Release) -> Self {
+        let disk: &'static Disk = Box::leak(Box::new(disk));
         Self { disk, directory: tempfile::tempdir().unwrap(), root: shop.root(), releases: vec![installed.clone()], layout: Cell::new(1) }
     }
 
@@ -193,6 +197,15 @@ pub struct World {
     pub machine: Machine,
     pub old: Release,
     pub new: Release,
+}
+
+impl World {
+    /// Another machine of this world, on whose disk the old version is good, and something may have happened.
+    pub fn machine_on(&self, disk: Disk) -> Machine {
+        let machine = Machine { releases: self.machine.releases.clone(), ..Machine::on(disk, &self.shop, &self.old) };
+        machine.verdict(&self.old, "good", "");
+        machine
+    }
 }
 
 /// 1.0 runs, 1.1 is published.
