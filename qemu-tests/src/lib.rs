@@ -21,7 +21,7 @@ pub use console::{Console, Trouble};
 pub use fleet::{Fleet, Node, Writer, Written};
 pub use guest::{Guest, Setup};
 pub use names::Names;
-pub use shop::{Shop, WAYS, program};
+pub use shop::{Shop, Way, program};
 pub use ssh::Reply;
 pub use terminal::Terminal;
 pub use web::Web;

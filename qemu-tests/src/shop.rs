@@ -5,8 +5,28 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// The ways in which an update comes, as `update-agent status` has them.
-pub const WAYS: [&str; 3] = ["in full", "by chunks", "by patch"];
+/// The ways in which an update comes.
+#[derive(Clone, Copy, Debug)]
+pub enum Way {
+    /// All of it is fetched.
+    Full,
+    /// What the host has is copied, chunk by chunk.
+    Chunks,
+    /// By a patch.
+    Patch,
+}
+
+impl Way {
+    /// As `update-agent status` has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "in full",
+            Self::Chunks => "by chunks",
+            Self::Patch => "by patch",
+        }
+    }
+}
 
 /// A publisher: keys, images and a repository.
 #[derive(Debug)]
@@ -87,24 +107,23 @@ impl Shop {
         self.publish(version);
     }
 
-    /// Version 1.0 and 1.1, some of whose bytes are others, so that a host with 1.0 gets 1.1 that way, one of [`WAYS`]; the image of 1.0.
+    /// Version 1.0 and 1.1, some of whose bytes are others, so that a host with 1.0 gets 1.1 that way; the image of 1.0.
     #[must_use]
     #[allow(clippy::missing_panics_doc)]
-    pub fn two_releases(&self, way: &str) -> PathBuf {
+    pub fn two_releases(&self, way: Way) -> PathBuf {
         let image = self.build("1.0", &with_a_file(1));
         let _ = self.build("1.1", &with_a_file(2));
         match way {
             // Of versions that were never published nobody knows what they have.
-            "in full" => self.publish("1.1"),
-            "by chunks" => {
+            Way::Full => self.publish("1.1"),
+            Way::Chunks => {
                 self.publish("1.0");
                 self.publish_with("1.1", &["--patches", "0"]);
             }
-            "by patch" => {
+            Way::Patch => {
                 self.publish("1.0");
                 self.publish("1.1");
             }
-            other => panic!("there is no way {other:?}"),
         }
         image
     }

@@ -123,6 +123,7 @@ mod tests {
         write(r#"{"group": "web"}"#);
         assert_eq!(Config::load(&paths).settings.group, "web");
     }
+
     #[test]
     fn certificates_that_cannot_be_used_leave_the_last_good_settings() {
         let directory = tempfile::tempdir().unwrap();

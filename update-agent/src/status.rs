@@ -98,7 +98,7 @@ pub struct Status {
     pub target: Option<String>,
     /// Bytes received, and of how many.
     pub progress: Option<(u64, u64)>,
-    /// Which way the last update came, and what it took; the reboot into it included.
+    /// Which way the last update came, and what it took; known after the reboot into it, too.
     pub way: Option<Came>,
     /// Why the target waits, or what is newer than one that waits for the reboot; by its stable name.
     pub wait: Option<String>,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use release_format::{Digest, Kernel, KernelPatch, Operation, Piece, Recipe};
 
-use qemu_tests::{Guest, Setup, Shop, WAYS, Web};
+use qemu_tests::{Guest, Setup, Shop, Way, Web};
 
 /// Makes the unit `bad.service`, which every boot wants to be healthy.
 pub(crate) fn with_unit(command: &str) -> String {
@@ -239,24 +239,24 @@ fn with_esp(host: &Guest, script: &str) -> String {
 #[test]
 #[ignore = "many boots: scripts/test-long"]
 fn an_update_in_full_survives_power_cuts() {
-    survives_power_cuts(WAYS[0]);
+    survives_power_cuts(Way::Full);
 }
 
 #[test]
 #[ignore = "many boots: scripts/test-long"]
 fn an_update_by_chunks_survives_power_cuts() {
-    survives_power_cuts(WAYS[1]);
+    survives_power_cuts(Way::Chunks);
 }
 
 #[test]
 #[ignore = "many boots: scripts/test-long"]
 fn an_update_by_patch_survives_power_cuts() {
-    survives_power_cuts(WAYS[2]);
+    survives_power_cuts(Way::Patch);
 }
 
 /// The power fails at many moments of an update; each time the machine comes up in one of the two versions, and in the end the new
 /// one is there.
-fn survives_power_cuts(way: &str) {
+fn survives_power_cuts(way: Way) {
     let shop = Shop::new();
     let image = shop.two_releases(way);
     let web = Web::serve(Path::new(&shop.path("repo")));
@@ -289,9 +289,9 @@ fn survives_power_cuts(way: &str) {
 }
 
 /// That the last update is of this version, and came that way.
-pub(crate) fn came(host: &Guest, version: &str, way: &str) {
+pub(crate) fn came(host: &Guest, version: &str, way: Way) {
     let said = host.ok("sudo update-agent status");
-    assert!(said.contains(&format!("came:     {version} {way}: ")), "{said}");
+    assert!(said.contains(&format!("came:     {version} {}: ", way.as_str())), "{said}");
     eprintln!("{}", said.lines().find(|line| line.starts_with("came:")).unwrap_or_default());
 }
 
@@ -316,7 +316,7 @@ fn twenty_updates_in_a_row() {
         host.wait_for(&format!("garboard: boot-complete version={version} slot={slot}"));
         runs(&mut host, &version, slot);
         host.eventually(&format!("sudo update-agent history | grep -q 'good.*{version} '"));
-        came(&host, &version, "by patch");
+        came(&host, &version, Way::Patch);
     }
     assert_eq!(host.ok("sudo ls /media/state/garboard/update/uki | wc -l"), "4", "two copies with their records");
 }

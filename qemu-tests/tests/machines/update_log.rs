@@ -12,7 +12,7 @@ use std::path::Path;
 use disk_layout::gpt::{Geometry, Gpt};
 use disk_layout::{BootCounter, PartitionRole, SlotName, UkiName, Version};
 use qemu_tests::write_log::{Act, Piece, WriteLog, Written};
-use qemu_tests::{Guest, Setup, Shop, WAYS, Web};
+use qemu_tests::{Guest, Setup, Shop, Way, Web};
 use update_agent::esp::fat::Volume;
 use update_agent::slots::Slots;
 use update_agent::target::{Area, Target};
@@ -214,22 +214,22 @@ fn wait_for_boot_of(host: &mut Guest, version: &str, slot: SlotName) {
 #[test]
 #[ignore = "many states: scripts/test-long"]
 fn every_cut_of_a_real_update_in_full_boots_the_old_or_the_new_version() {
-    every_cut_boots_the_old_or_the_new_version(WAYS[0]);
+    every_cut_boots_the_old_or_the_new_version(Way::Full);
 }
 
 #[test]
 #[ignore = "many states: scripts/test-long"]
 fn every_cut_of_a_real_update_by_chunks_boots_the_old_or_the_new_version() {
-    every_cut_boots_the_old_or_the_new_version(WAYS[1]);
+    every_cut_boots_the_old_or_the_new_version(Way::Chunks);
 }
 
 #[test]
 #[ignore = "many states: scripts/test-long"]
 fn every_cut_of_a_real_update_by_patch_boots_the_old_or_the_new_version() {
-    every_cut_boots_the_old_or_the_new_version(WAYS[2]);
+    every_cut_boots_the_old_or_the_new_version(Way::Patch);
 }
 
-fn every_cut_boots_the_old_or_the_new_version(way: &str) {
+fn every_cut_boots_the_old_or_the_new_version(way: Way) {
     let shop = Shop::new();
     let image_path = shop.two_releases(way);
     let releases = ["1.0", "1.1"].map(|version| Release::read(&shop, version));
