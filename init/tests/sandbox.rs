@@ -52,6 +52,11 @@ impl Unit {
         self.directory.path().file_name().unwrap().to_str().unwrap().bytes().map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// Its private directories in `/tmp` and `/var/tmp`, which the engine would remove.
+    fn private(&self) -> [PathBuf; 2] {
+        ["/tmp", "/var/tmp"].map(|place| PathBuf::from(place).join(format!("garboard-private-{}-box.service", self.invocation())))
+    }
+
     /// Runs a shell script in the sandbox.
     fn run(&self, script: &str) -> Outcome {
         self.start(script).wait()
@@ -98,6 +103,14 @@ impl Unit {
         let line = format!("exec {helper} 3<{} 4>{}", at("spec.json"), at("error"));
         let child = Command::new("/bin/sh").args(["-c", &line]).stdin(Stdio::null()).spawn().unwrap();
         Running { child, out: self.path("out"), error: self.path("error") }
+    }
+}
+
+impl Drop for Unit {
+    fn drop(&mut self) {
+        for own in self.private() {
+            let _ = std::fs::remove_dir_all(own);
+        }
     }
 }
 
@@ -226,11 +239,9 @@ fn a_private_tmp_is_shared_by_the_processes_of_one_run_only() {
     assert_eq!(unit.run("cat /tmp/of-the-unit /var/tmp/of-the-unit").text, "secret\nmore\n");
     assert!(!std::path::Path::new("/tmp/of-the-unit").exists());
     assert_eq!(Unit::new("PrivateTmp=disconnected").run("ls /tmp").text, "");
-    for place in ["/tmp", "/var/tmp"] {
-        let own = PathBuf::from(place).join(format!("garboard-private-{}-box.service", unit.invocation()));
+    for own in unit.private() {
         let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&own).unwrap().permissions());
         assert_eq!(mode & 0o777, 0o700, "others cannot look into it");
-        std::fs::remove_dir_all(own).unwrap();
     }
 }
 

@@ -195,12 +195,12 @@ impl RebootLock {
                 let (others, lock) =
                     tokio::join!(self.store.range(&behind, 1), async { if next { Some(self.read().await) } else { None } });
                 let others = others?;
-                outages.reset();
                 if let Some(before) = others.entries.into_iter().next() {
                     // For people; the wait does not hang on it.
                     let holders = self.read().await.ok().map(|read| Holders::of(&read.semaphore));
                     progress(Progress::Queued { holders });
                     let mut watch = self.store.watch(&Keys::One(before.key), others.revision.saturating_add(1)).await?;
+                    outages.reset();
                     next = self.sleep_until(own, watch.as_mut(), |event| matches!(event, Event::Delete { .. })).await?;
                     continue;
                 }
@@ -219,6 +219,7 @@ impl RebootLock {
             }
             progress(Progress::First { holders: Holders::of(&read.semaphore) });
             let mut watch = self.watch_lock(read.revision).await?;
+            outages.reset();
             first = self.sleep_until(own, watch.as_mut(), |_| true).await?;
         }
     }

@@ -14,6 +14,7 @@ use unit_files::glob as pattern;
 use crate::boot::BootContext;
 use crate::shutdown::ShutdownKind;
 
+mod answers;
 mod cgroup_filters;
 mod cgroups;
 pub mod client;

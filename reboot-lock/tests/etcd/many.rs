@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use reboot_lock::backoff::Backoff;
 use reboot_lock::store::{Keys, Store};
 use reboot_lock::{LockError, Options};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -49,6 +50,7 @@ async fn read_all(store: Arc<dyn Store>, revision: i64, seen: Arc<Mutex<Replay>>
 /// Again and again, as the daemon does while etcd has too much to do; whether the first try was enough.
 async fn until_done<T, F: Future<Output = Result<T, LockError>>>(retries: &AtomicU32, act: impl Fn() -> F) -> (T, bool) {
     let mut first = true;
+    let mut pauses = Backoff::outages();
     loop {
         match act().await {
             Ok(done) => return (done, first),
@@ -57,7 +59,7 @@ async fn until_done<T, F: Future<Output = Result<T, LockError>>>(retries: &Atomi
         }
         first = false;
         retries.fetch_add(1, Ordering::SeqCst);
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(pauses.wait()).await;
     }
 }
 
