@@ -379,6 +379,25 @@ async fn waiting_outlives_an_outage_and_says_so() {
     assert!(said.len() < 10, "{} attempts in 1.5 s", said.len());
 }
 
+/// A store with more hosts than it can serve answers the first calls of each, and no more: were that enough to ask again at once, it would never end.
+#[tokio::test(start_paused = true)]
+async fn a_host_that_is_answered_in_part_asks_less_and_less() {
+    let (store, lock, order) = taken().await;
+    store.set_no_watches(true);
+    let (_first, _second) = (waiting(&lock, "a", &order), waiting(&lock, "b", &order));
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let before = store.requests();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    // Three or four calls each time, every 15 to 30 seconds.
+    let asked = store.requests() - before;
+    assert!((100..=400).contains(&asked), "{asked} calls of two hosts in ten minutes");
+
+    store.set_no_watches(false);
+    lock.unlock("first", None, &actor()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    assert_eq!(*order.lock().await, ["a"], "one slot, and who waited longest");
+}
+
 #[tokio::test]
 async fn a_vanished_holder_is_removed_after_its_time_and_notices() {
     let store = Memory::default();

@@ -32,6 +32,7 @@ struct Inner {
     leases: HashMap<i64, (Duration, Duration)>,
     now: Duration,
     down: bool,
+    no_watches: bool,
     faults: VecDeque<Fault>,
     late: Vec<(Vec<Compare>, Vec<Write>)>,
     requests: u64,
@@ -81,6 +82,11 @@ impl Memory {
         let mut inner = self.inner();
         inner.down = down;
         self.tell(&inner);
+    }
+
+    /// While it has too much to do for watches, calls work and none can be begun.
+    pub fn set_no_watches(&self, refuse: bool) {
+        self.inner().no_watches = refuse;
     }
 
     /// Time passes: leases end.
@@ -207,7 +213,9 @@ impl Store for Memory {
     }
 
     async fn watch(&self, keys: &Keys, from: i64) -> Result<Box<dyn Watch>, StoreError> {
-        let _inner = self.call()?;
+        if self.call()?.no_watches {
+            return Err(StoreError::Deadline { after: Duration::from_secs(5), detail: String::new() });
+        }
         Ok(Box::new(MemoryWatch { store: self.clone(), keys: keys.clone(), next: from, changed: self.changed.subscribe() }))
     }
 
