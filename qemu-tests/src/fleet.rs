@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -16,6 +16,9 @@ use serde_json::{Value, json};
 
 use crate::console::Console;
 use crate::ssh::Reply;
+
+/// What etcd's `/health` says.
+const HEALTHY: &str = "\"health\":\"true\"";
 
 /// The machines of one `garboard cluster`. Dropping it ends them and checks their consoles.
 #[derive(Debug)]
@@ -81,16 +84,19 @@ impl Fleet {
         }
     }
 
-    /// The members that do not say now that the cluster works for them, and what they say. All are asked at the same time: by when one that is
-    /// down has not answered it may be back, and the next one down.
+    /// How the members are now. All are asked at the same time: by when one that is down has not answered it may be back, and the next one down.
     #[must_use]
     #[allow(clippy::missing_panics_doc)]
-    pub fn unwell(&self) -> Vec<String> {
+    pub fn members(&self) -> Vec<Member> {
         std::thread::scope(|scope| {
-            let asked: Vec<_> = self.nodes.iter().map(|node| (node, scope.spawn(|| node.health()))).collect();
-            let unwell =
-                asked.into_iter().filter_map(|(node, answer)| Some(format!("{}: {}", node.name, answer.join().expect("an answer").err()?)));
-            unwell.collect()
+            let ask = |node| (scope.spawn(move || Node::health(node)), scope.spawn(move || Node::runs_etcd(node)));
+            let asked: Vec<_> = self.nodes.iter().map(|node| (node, ask(node))).collect();
+            let member = |(node, (works, up)): (&Node, (ScopedJoinHandle<'_, _>, ScopedJoinHandle<'_, _>))| Member {
+                name: node.name.clone(),
+                up: up.join().expect("an answer"),
+                works: works.join().expect("an answer"),
+            };
+            asked.into_iter().map(member).collect()
         })
     }
 
@@ -184,8 +190,23 @@ impl Node {
     /// That.
     pub fn health(&self) -> Result<(), String> {
         let answer = request(&self.health, "GET /health HTTP/1.0\r\n\r\n").ok_or("it does not answer within 3 s")?;
-        if answer.contains("\"health\":\"true\"") { Ok(()) } else { Err(answer.lines().last().unwrap_or_default().to_owned()) }
+        if answer.contains(HEALTHY) { Ok(()) } else { Err(answer.lines().last().unwrap_or_default().to_owned()) }
     }
+
+    fn runs_etcd(&self) -> bool {
+        request(&self.health, "GET /health?serializable=true HTTP/1.0\r\n\r\n").is_some_and(|answer| answer.contains(HEALTHY))
+    }
+}
+
+/// A member of a cluster, as it tells itself.
+#[derive(Debug)]
+pub struct Member {
+    /// The machine's name.
+    pub name: String,
+    /// Its etcd runs, whatever it knows of the others.
+    pub up: bool,
+    /// Whether the cluster works for it; else what it says. For a moment it works for nobody while another member becomes the leader.
+    pub works: Result<(), String>,
 }
 
 /// A client that writes all the time.

@@ -18,7 +18,7 @@ mod web;
 pub mod write_log;
 
 pub use console::{Console, Trouble};
-pub use fleet::{Fleet, Node, Writer, Written};
+pub use fleet::{Fleet, Member, Node, Writer, Written};
 pub use guest::{Guest, Setup};
 pub use names::Names;
 pub use shop::{Shop, Way, program};
