@@ -160,6 +160,19 @@ impl Lab {
         Etcd::new(self.config()).unwrap()
     }
 
+    /// Makes the first member reachable by all addresses in 10.78.0.0/16: `--listen-client-urls=http://0.0.0.0:2379` has to be among its arguments. Hosts
+    /// have an address each; with one for all, the kernel's search for a free port takes most of the time once there are some ten thousand connections.
+    pub fn add_addresses(&self) {
+        run(&format!("ip -n {} route add local 10.78.0.0/16 dev lo", self.space(0)));
+        run(&format!("ip -n {} route add 10.78.0.0/16 via {}", self.name, address(0)));
+    }
+
+    /// By the address of that number.
+    pub fn etcd_at(&self, number: u8) -> Etcd {
+        let url = format!("http://10.78.0.{number}:2379").parse().unwrap();
+        Etcd::new(Config { endpoints: vec![url], ..self.config() }).unwrap()
+    }
+
     /// Starts all members and waits until the cluster works.
     pub async fn start_all(&mut self) {
         for member in 0..self.members.len() {

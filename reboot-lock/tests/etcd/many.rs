@@ -20,6 +20,7 @@ const MAX: u32 = 100;
 const REQUESTS_OF_A_RENEWAL: u64 = 4;
 /// How long a host is away: seconds where real ones take minutes, so that locks come and go faster than they ever would.
 const AWAY: std::ops::Range<u64> = 2000..4000;
+const HOSTS_AT_AN_ADDRESS: u32 = 100;
 /// From one host that learns of the update to the next.
 const ARRIVAL: Duration = Duration::from_millis(3);
 
@@ -117,8 +118,8 @@ async fn fleet(lab: &Lab, hosts: u32) -> Outcome {
     let mut own = Arc::clone(&store);
     for number in 0..hosts {
         // A process may have 20,000 connections here. Each watch has one of its own in any case, and a host that waits has two watches.
-        if number % 100 == 0 {
-            own = Arc::new(lab.etcd());
+        if number % HOSTS_AT_AN_ADDRESS == 0 {
+            own = Arc::new(lab.etcd_at(u8::try_from(number / HOSTS_AT_AN_ADDRESS).unwrap()));
         }
         let (lock, given_back, got) = (lock(&own, options.clone()), Arc::clone(&given_back), Arc::clone(&got));
         let (retries, waited) = (Arc::clone(&retries), Arc::clone(&waited));
@@ -170,7 +171,8 @@ async fn fleet(lab: &Lab, hosts: u32) -> Outcome {
 }
 
 fn measure(hosts: u32) -> Option<Outcome> {
-    let mut lab = Lab::new(1, "http", &["--quota-backend-bytes=8000000000"])?;
+    let mut lab = Lab::new(1, "http", &["--quota-backend-bytes=8000000000", "--listen-client-urls=http://0.0.0.0:2379"])?;
+    lab.add_addresses();
     // Connections of this process and of the member that it starts; and ports for them, also while closed ones linger.
     let most = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).unwrap();
