@@ -1,5 +1,5 @@
 //! What the host's daemons offer on their sockets: requests and answers of one line of JSON each ([`ask`]), and metrics over HTTP
-//! ([`serve_metrics`], [`Metrics`]).
+//! ([`serve_metrics`], [`Metrics`]); and what they do before they sleep ([`rest`]).
 //!
 //! Relies on tokio and serde. Promises: a socket that is bound ([`listen`]) stays served ([`accept`]) whatever single clients do, and a client
 //! of the metrics has no more than a few KiB kept for it, for ten seconds. How long a request may be and take is for the daemons to say.
@@ -8,6 +8,8 @@
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, clippy::expect_used))]
 
 mod metrics;
+#[allow(unsafe_code)]
+mod sys;
 
 use std::io;
 use std::path::Path;
@@ -19,6 +21,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWrite
 use tokio::net::{UnixListener, UnixStream};
 
 pub use metrics::{Metrics, label, labels};
+pub use sys::rest;
 
 /// The longest head of an HTTP request that is read.
 const MAX_HEAD: usize = 16 << 10;

@@ -37,6 +37,8 @@ const PAUSE: Seconds = 300;
 const LONGEST_PAUSE: Seconds = 4 * 3600;
 /// How long is waited for others when settings change under a lock.
 const LEAVING: Duration = Duration::from_secs(10);
+/// After so long without anything new the daemon gives back the memory that it does not need while it sleeps.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// What settings name.
 #[derive(Default)]
@@ -387,6 +389,7 @@ impl Daemon {
         let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
         let mut waiting: Vec<(oneshot::Sender<Reply>, Result<String, String>)> = Vec::new();
         self.start_again();
+        let mut rested = false;
         loop {
             let step = self.look();
             let acted = self.carry_out(&step).await;
@@ -412,7 +415,12 @@ impl Daemon {
                 }
                 std::future::pending::<()>().await;
             };
+            let rests = std::mem::replace(&mut rested, false);
             tokio::select! {
+                () = tokio::time::sleep(QUIET), if !rests => {
+                    daemon_socket::rest();
+                    rested = true;
+                }
                 () = alarm.wait(step.until) => {}
                 () = files.changed() => self.reload().await,
                 () = different => {}

@@ -209,7 +209,7 @@ pub async fn run(mut agent: Agent, metrics_tcp: Option<std::net::SocketAddr>) ->
             Some(asked) => asked,
             None if has_nothing_to_do(&mut agent) => return Ok(()),
             None => {
-                crate::sys::rest();
+                daemon_socket::rest();
                 tokio::select! {
                     asked = queue.recv() => match asked { Some(asked) => asked, None => return Ok(()) },
                     () = sleep_until(next) => (Request::Periodic, None),

@@ -26,8 +26,6 @@ pub mod settings;
 pub mod slots;
 pub mod state;
 pub mod status;
-#[allow(unsafe_code)]
-mod sys;
 pub mod target;
 pub mod trust;
 pub mod verity;

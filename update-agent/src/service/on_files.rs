@@ -122,7 +122,7 @@ fn the_agent_on_files() {
     let version = runtime.block_on(agent.update(&asked())).unwrap().unwrap();
     let (update, (ran, waited)) = (began.elapsed(), ran());
     let (peak, after) = (memory("VmHWM"), memory("RssAnon"));
-    crate::sys::rest();
+    daemon_socket::rest();
     let rest = memory("VmRSS");
     let root_hash = match Slots::read(&*agent.target).unwrap().get(SlotName::B) {
         Content::Image { version: of, root_hash } if *of == version => *root_hash,
