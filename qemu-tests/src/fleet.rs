@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{JoinHandle, ScopedJoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -89,14 +89,14 @@ impl Fleet {
     #[allow(clippy::missing_panics_doc)]
     pub fn members(&self) -> Vec<Member> {
         std::thread::scope(|scope| {
-            let ask = |node| (scope.spawn(move || Node::health(node)), scope.spawn(move || Node::runs_etcd(node)));
-            let asked: Vec<_> = self.nodes.iter().map(|node| (node, ask(node))).collect();
-            let member = |(node, (works, up)): (&Node, (ScopedJoinHandle<'_, _>, ScopedJoinHandle<'_, _>))| Member {
+            let asked: Vec<_> =
+                self.nodes.iter().map(|node| (node, scope.spawn(|| node.health()), scope.spawn(|| node.runs_etcd()))).collect();
+            let told = asked.into_iter().map(|(node, works, up)| Member {
                 name: node.name.clone(),
                 up: up.join().expect("an answer"),
                 works: works.join().expect("an answer"),
-            };
-            asked.into_iter().map(member).collect()
+            });
+            told.collect()
         })
     }
 

@@ -389,7 +389,6 @@ impl Daemon {
         let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
         let mut waiting: Vec<(oneshot::Sender<Reply>, Result<String, String>)> = Vec::new();
         self.start_again();
-        let mut rested = false;
         loop {
             let step = self.look();
             let acted = self.carry_out(&step).await;
@@ -415,12 +414,13 @@ impl Daemon {
                 }
                 std::future::pending::<()>().await;
             };
-            let rests = std::mem::replace(&mut rested, false);
+            let rest = async {
+                tokio::time::sleep(QUIET).await;
+                daemon_socket::rest();
+                std::future::pending::<()>().await;
+            };
             tokio::select! {
-                () = tokio::time::sleep(QUIET), if !rests => {
-                    daemon_socket::rest();
-                    rested = true;
-                }
+                () = rest => {}
                 () = alarm.wait(step.until) => {}
                 () = files.changed() => self.reload().await,
                 () = different => {}

@@ -46,8 +46,11 @@ fn one_at_a_time(fleet: &Fleet, during: impl FnOnce()) {
                 eprintln!("{up} members are up: {members:?}");
             }
             fewest_up = fewest_up.min(up);
-            longest = longest.max(if works { Duration::ZERO } else { working.elapsed() });
-            working = if works { Instant::now() } else { working };
+            if works {
+                working = Instant::now();
+            } else {
+                longest = longest.max(working.elapsed());
+            }
             thread::sleep(Duration::from_millis(300));
         }
         (fewest_up, longest)
